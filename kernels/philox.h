@@ -1,0 +1,70 @@
+// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel Random
+// Numbers: As Easy as 1, 2, 3" (SC 2011). Four random words are a pure function of a key and a
+// counter: there is no state to save, and any thread of any device computes any number of the
+// stream on its own. That is what makes a resumed run, a CPU run and a CUDA run draw alike.
+//
+// In this program the key is the seed, and the counter says what the number is for:
+//   counter = { item, row, time, use }
+//   shuffle     item = data set index                            time = epoch
+//   augment     item = data set index                            time = epoch
+//   initialise  item = element / 4         row = parameter index
+//   split       item = data set index
+//   synthetic   item = draw number         row = image index     time = split
+//   dropout     item = element / 4         row = batch index     time = step   use + layer
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define WRN_HOST_DEVICE __host__ __device__
+#else
+#define WRN_HOST_DEVICE
+#endif
+
+namespace wrn {
+
+enum class RandomUse : std::uint32_t {
+  kShuffle = 1,
+  kAugment = 2,
+  kInitialise = 3,
+  kSplit = 4,
+  kSynthetic = 5,
+  kDropout = 0x10000,  // + the layer's number
+};
+
+struct PhiloxWords {
+  std::uint32_t word[4];
+};
+
+WRN_HOST_DEVICE constexpr PhiloxWords philox(std::uint64_t seed, std::uint32_t item,
+                                             std::uint32_t row, std::uint32_t time,
+                                             std::uint32_t use) {
+  std::uint32_t k0 = static_cast<std::uint32_t>(seed);
+  std::uint32_t k1 = static_cast<std::uint32_t>(seed >> 32);
+  std::uint32_t c0 = item, c1 = row, c2 = time, c3 = use;
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0;
+    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c2;
+    const std::uint32_t next0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
+    const std::uint32_t next2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
+    c1 = static_cast<std::uint32_t>(p1);
+    c3 = static_cast<std::uint32_t>(p0);
+    c0 = next0;
+    c2 = next2;
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+WRN_HOST_DEVICE constexpr PhiloxWords philox(std::uint64_t seed, std::uint32_t item,
+                                             std::uint32_t row, std::uint32_t time, RandomUse use) {
+  return philox(seed, item, row, time, static_cast<std::uint32_t>(use));
+}
+
+/// Uniform in [0, 1), a multiple of 2^-24: the same float on every device.
+WRN_HOST_DEVICE constexpr float uniform(std::uint32_t word) {
+  return static_cast<float>(word >> 8) * (1.0F / 16777216.0F);
+}
+
+}  // namespace wrn

@@ -1,0 +1,8 @@
+// Catch2 v2.13 and v3 keep their headers in different places.
+#pragma once
+
+#if __has_include(<catch2/catch_all.hpp>)
+#include <catch2/catch_all.hpp>
+#else
+#include <catch2/catch.hpp>
+#endif
