@@ -7,7 +7,7 @@
 //   counter = { item, row, time, use }
 //   shuffle     item = data set index                            time = epoch
 //   augment     item = data set index                            time = epoch
-//   initialise  item = element / 4         row = parameter index
+//   initialise  item = element / 2         row = parameter index
 //   split       item = data set index
 //   synthetic   item = draw number         row = image index     time = split
 //   dropout     item = element / 4         row = batch index     time = step   use + layer

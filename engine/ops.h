@@ -1,0 +1,46 @@
+// The table of contents of engine/ops/: what a model can be made of.
+//
+// Each op checks its arguments, records its forward step on the tape, and leaves the closure that
+// records its backward steps; both stand in one file. Images are [n,h,w,c], filters [k,r,r,c].
+#pragma once
+
+#include "engine/tape.h"
+
+namespace wrn {
+
+/// x [n,h,w,c], w [k,r,r,c] with r = 1 or 3 -> [n,p,q,k]; padding r/2. ops/conv.cpp
+Tensor conv2d(Tape&, const Tensor& x, const Tensor& w, int stride);
+
+/// The parameters and running statistics of a batch norm, each [c].
+struct BatchNorm {
+  Tensor gamma, beta, running_mean, running_variance;
+  float epsilon = 1e-5F, momentum = 0.1F;
+};
+/// Over n, h, w; by the batch's statistics in training (the running ones follow after the backward
+/// pass), by the running ones in inference. ops/batch_norm.cpp
+Tensor batch_norm(Tape&, const Tensor& x, const BatchNorm&);
+/// relu(batch_norm(x)) in one pass.
+Tensor batch_norm_relu(Tape&, const Tensor& x, const BatchNorm&);
+
+/// ops/elementwise.cpp
+Tensor relu(Tape&, const Tensor& x);
+Tensor add(Tape&, const Tensor& a, const Tensor& b);
+/// Nothing in inference, or with p = 0. `layer` numbers the network's dropouts from 0.
+Tensor dropout(Tape&, const Tensor& x, float p, int layer);
+
+/// Windows of side x side, side apart: [n,h,w,c] -> [n,h/side,w/side,c]. ops/pool.cpp
+Tensor average_pool(Tape&, const Tensor& x, int side);
+Tensor max_pool(Tape&, const Tensor& x, int side);
+
+/// x [rows,...] seen as [rows,in], w [out,in], b [out] -> [rows,out]. ops/linear.cpp
+Tensor linear(Tape&, const Tensor& x, const Tensor& w, const Tensor& b);
+
+/// logits [rows,classes], labels i32 [rows] -> the mean loss [1] over the rows whose label is not
+/// negative. Adds to the run's Metrics. The end of a tape: no op takes a loss. ops/loss.cpp
+Tensor softmax_cross_entropy(Tape&, const Tensor& logits, const Tensor& labels);
+
+/// The optimiser's step on slabs [size] of weights, gradients and momentum. ops/sgd.cpp
+void sgd(Tape&, const Tensor& weights, const Tensor& gradients, const Tensor& momentum,
+         bool nesterov);
+
+}  // namespace wrn

@@ -1,0 +1,26 @@
+// What every op checks of its arguments.
+#pragma once
+
+#include "engine/tensor.h"
+
+namespace wrn {
+
+inline void check_f32(const char* op, const Tensor& x, std::size_t rank) {
+  WRN_CHECK(x, "{}: a tensor is missing", op);
+  WRN_CHECK(x.dtype() == DType::kF32, "{}: {} is {}", op, x.name(), name_of(x.dtype()));
+  WRN_CHECK(x.shape().size() == rank, "{}: {} has the shape {}", op, x.name(),
+            to_string(x.shape()));
+}
+
+inline void check_shape(const char* op, const Tensor& x, const Shape& shape) {
+  WRN_CHECK(x, "{}: a tensor is missing", op);
+  WRN_CHECK(x.shape() == shape, "{}: {} has the shape {} and not {}", op, x.name(),
+            to_string(x.shape()), to_string(shape));
+}
+
+/// "block1.layer.0.conv1" of "block1.layer.0.conv1.weight": a parameter's layer.
+inline std::string layer_of(const Tensor& parameter) {
+  return parameter.name().substr(0, parameter.name().rfind('.'));
+}
+
+}  // namespace wrn

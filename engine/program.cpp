@@ -1,0 +1,133 @@
+#include "engine/program.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <numeric>
+
+namespace wrn {
+namespace {
+
+constexpr std::size_t kAlignment = 256;  // what cudaMalloc gives, and whole cache lines
+
+/// A piece of the arena, in use from the step `first` to the step `last`. Tensors that are computed
+/// in place of one another share it.
+struct Block {
+  std::size_t bytes = 0, offset = 0;
+  std::size_t first = 0, last = 0;
+  std::size_t taken_over = 0;  // the last step that wrote its result in place
+  bool meets(const Block& other) const { return first <= other.last && other.first <= last; }
+};
+
+/// Places the largest blocks first, each into the tightest gap between the blocks already placed that
+/// are in use at the same time. Returns the bytes of the whole.
+std::size_t place(std::vector<Block>& blocks) {
+  std::vector<Block*> order;
+  for (Block& block : blocks) order.push_back(&block);
+  std::stable_sort(order.begin(), order.end(),
+                   [](const Block* a, const Block* b) { return a->bytes > b->bytes; });
+  std::vector<const Block*> placed;  // by offset
+  std::size_t end_of_all = 0;
+  for (Block* block : order) {
+    std::size_t gap_begin = 0, best = 0, best_gap = std::numeric_limits<std::size_t>::max();
+    bool found = false;
+    for (const Block* other : placed) {
+      if (!block->meets(*other)) continue;
+      const std::size_t gap = other->offset > gap_begin ? other->offset - gap_begin : 0;
+      if (gap >= block->bytes && gap < best_gap) {
+        best = gap_begin;
+        best_gap = gap;
+        found = true;
+      }
+      gap_begin = std::max(gap_begin, other->offset + other->bytes);
+    }
+    block->offset = found ? best : gap_begin;
+    end_of_all = std::max(end_of_all, block->offset + block->bytes);
+    placed.insert(std::upper_bound(placed.begin(), placed.end(), block,
+                                   [](const Block* a, const Block* b) {
+                                     return a->offset < b->offset;
+                                   }),
+                  block);
+  }
+  return end_of_all;
+}
+
+std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+}  // namespace
+
+Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(steps)) {
+  // Lifetimes: from the step that writes a tensor to the last one that reads it.
+  std::map<const void*, std::size_t> last_use;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    for (const auto* list : {&steps_[i].reads, &steps_[i].writes}) {
+      for (const Tensor& x : *list) {
+        last_use[x.info_.get()] = x.info_->kept ? steps_.size() : i;
+      }
+    }
+  }
+  std::vector<Block> blocks;
+  std::map<const void*, std::size_t> block_of;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    for (const Tensor& y : steps_[i].writes) {
+      if (y.is_persistent()) continue;
+      const std::size_t last = last_use.at(y.info_.get());
+      std::size_t block = blocks.size();
+      for (const auto& [written, read] : steps_[i].in_place) {
+        if (placing == Placing::kSeparate || !(written == y) || read.is_persistent()) continue;
+        // In place only where the value read dies here, and once.
+        const std::size_t candidate = block_of.at(read.info_.get());
+        const Block& memory = blocks[candidate];
+        if (last_use.at(read.info_.get()) == i && memory.taken_over != i &&
+            memory.bytes == aligned(y.bytes())) {
+          block = candidate;
+          blocks[block].taken_over = i;
+          break;
+        }
+      }
+      if (block == blocks.size()) {
+        blocks.push_back({.bytes = aligned(y.bytes()), .first = i});
+      }
+      // A result that nobody reads still keeps its memory over this step.
+      blocks[block].last = std::max(last, i);
+      if (block_of.emplace(y.info_.get(), block).second) offsets_.emplace_back(y, block);
+    }
+    if (steps_[i].workspace > 0) {
+        blocks.push_back({.bytes = aligned(steps_[i].workspace), .first = i, .last = i});
+      }
+    workspace_offsets_.push_back(blocks.size() - 1);
+  }
+  if (placing == Placing::kSeparate) {
+    for (Block& block : blocks) {
+      block.first = 0;
+      block.last = steps_.size();
+    }
+  }
+  arena_bytes_ = place(blocks);
+  // From here on the numbers of blocks are offsets.
+  for (auto& [tensor, offset] : offsets_) offset = blocks[offset].offset;
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    workspace_offsets_[i] = steps_[i].workspace > 0 ? blocks[workspace_offsets_[i]].offset : 0;
+  }
+}
+
+void Program::bind(std::byte* arena) {
+  arena_ = arena;
+  for (const auto& [tensor, offset] : offsets_) tensor.info_->data = arena + offset;
+}
+
+void Program::run(Context& context) const {
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    context.workspace = steps_[i].workspace > 0 ? arena_ + workspace_offsets_[i] : nullptr;
+    steps_[i].run(context);
+  }
+}
+
+std::vector<float> Program::read(const Tensor& x) const {
+  WRN_CHECK(x.dtype() == DType::kF32, "{} is {}", x.name(), name_of(x.dtype()));
+  WRN_CHECK(x.is_persistent() || x.info_->kept, "{} was not kept, its memory has been reused",
+            x.name());
+  return {x.data<float>(), x.data<float>() + x.size()};
+}
+
+}  // namespace wrn

@@ -1,0 +1,41 @@
+// A recorded Program: the list of steps, each tensor's place in the arena, and the loop that runs it.
+#pragma once
+
+#include <vector>
+
+#include "engine/tape.h"
+
+namespace wrn {
+
+enum class Placing {
+  kShared,    // memory is shared between tensors whose lifetimes do not meet
+  kSeparate,  // every tensor has memory of its own: the test's yardstick
+};
+
+class Program {
+ public:
+  explicit Program(std::vector<Step> steps, Placing placing = Placing::kShared);
+
+  const std::vector<Step>& steps() const { return steps_; }
+  /// The same steps with the tensors placed anew.
+  Program placed(Placing placing) const { return Program(steps_, placing); }
+  /// Bytes of the arena that bind() needs, 64-byte aligned.
+  std::size_t arena_bytes() const { return arena_bytes_; }
+  /// Gives every planned tensor its address. Several Programs may share one arena, in turns.
+  void bind(std::byte* arena);
+  /// Runs all steps. Allocates nothing.
+  void run(Context& context) const;
+
+  /// The content of a float tensor after a run: a persistent one, or one that the tape was told to
+  /// keep; throws for any other, because its memory has been given away.
+  std::vector<float> read(const Tensor& x) const;
+
+ private:
+  std::vector<Step> steps_;
+  std::vector<std::pair<Tensor, std::size_t>> offsets_;
+  std::vector<std::size_t> workspace_offsets_;  // by step
+  std::size_t arena_bytes_ = 0;
+  std::byte* arena_ = nullptr;
+};
+
+}  // namespace wrn

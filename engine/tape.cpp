@@ -1,0 +1,121 @@
+#include "engine/tape.h"
+
+#include <algorithm>
+
+#include "engine/program.h"
+
+namespace wrn {
+
+Tensor Tape::make(const std::string& name, const Shape& shape, DType dtype) {
+  Tensor tensor;
+  tensor.info_ = std::make_shared<Tensor::Info>();
+  tensor.info_->name = name;
+  tensor.info_->shape = shape;
+  tensor.info_->dtype = dtype;
+  tensor.info_->device = context_.device();
+  tensor.info_->tape = identity_;
+  return tensor;
+}
+
+void Tape::check_usable(const Tensor& x, const std::string& step) const {
+  WRN_CHECK(x, "{}: a tensor is missing", step);
+  WRN_CHECK(x.device() == context_.device(), "{}: {} is on another device", step, x.name());
+  if (x.is_persistent()) return;
+  WRN_CHECK(x.info_->tape == identity_, "{}: {} belongs to another tape, its lifetime is over", step,
+            x.name());
+}
+
+void Tape::step(Step step) {
+  WRN_CHECK(!finished_, "{}: the tape is finished and takes no more steps", step.name);
+  bool needs_gradient = false;
+  for (const Tensor& x : step.reads) {
+    check_usable(x, step.name);
+    WRN_CHECK(x.is_persistent() || x.info_->written, "{} reads {}, which no step has written",
+              step.name, x.name());
+    needs_gradient = needs_gradient || x.info_->needs_gradient;
+  }
+  for (const Tensor& y : step.writes) {
+    check_usable(y, step.name);
+    if (y.is_persistent()) continue;
+    WRN_CHECK(!y.info_->written, "{} writes {}, which has been written", step.name, y.name());
+    y.info_->written = true;
+    y.info_->needs_gradient = needs_gradient && phase_ == Phase::kForward;
+  }
+  step.phase = phase_;
+  steps_.push_back(std::move(step));
+}
+
+void Tape::step_after_backward(Step step) {
+  if (training()) after_backward_.push_back(std::move(step));
+}
+
+void Tape::on_backward(std::function<void()> closure) {
+  if (training()) closures_.push_back(std::move(closure));
+}
+
+Tensor Tape::gradient(const Tensor& x) const {
+  const auto found = gradients_.find(x.info_.get());
+  return found == gradients_.end() ? Tensor() : found->second;
+}
+
+Tensor Tape::make_gradient(const Tensor& x) {
+  if (x.info_->parameter_gradient != nullptr && !gradient(x)) {
+    Tensor tensor;
+    tensor.info_ = x.info_->parameter_gradient;
+    return tensor;
+  }
+  return make("d " + x.name(), x.shape());
+}
+
+void Tape::add_gradient(const Tensor& x, const Tensor& part) {
+  WRN_CHECK(part.shape() == x.shape(), "a gradient {} for {} {}", to_string(part.shape()), x.name(),
+            to_string(x.shape()));
+  const Tensor before = gradient(x);
+  if (!before) {
+    WRN_CHECK(x.info_->parameter_gradient == nullptr || x.info_->parameter_gradient == part.info_,
+              "the gradient of parameter {} is elsewhere than in its slab", x.name());
+    gradients_.emplace(x.info_.get(), part);
+    return;
+  }
+  const Tensor sum = before.is_persistent() ? before : make("d " + x.name(), x.shape());
+  step({.name = x.name() + " gradient sum",
+        .reads = {before, part},
+        .writes = {sum},
+        .in_place = {{sum, before}, {sum, part}},
+        .run = [=](Context& context) {
+          cpu::add(before.data<float>(), part.data<float>(), sum.data<float>(), sum.size(),
+                   context);
+        }});
+  gradients_[x.info_.get()] = sum;
+}
+
+void Tape::backward(const Tensor& output, const Tensor& seed) {
+  WRN_CHECK(training(), "backward on a tape that records inference");
+  WRN_CHECK(phase_ == Phase::kForward, "a second backward on one tape");
+  check_usable(output, "backward");
+  phase_ = Phase::kBackward;
+  if (seed) add_gradient(output, seed);
+  // Taking each closure off frees what it holds as the pass proceeds.
+  for (; !closures_.empty(); closures_.pop_back()) closures_.back()();
+  phase_ = Phase::kOptimiser;
+  for (Step& step : std::exchange(after_backward_, {})) this->step(std::move(step));
+}
+
+void Tape::keep(const Tensor& x) {
+  check_usable(x, "keep");
+  x.info_->kept = true;
+}
+
+void Tape::check_gradients(const std::vector<Tensor>& parameters) const {
+  for (const Tensor& parameter : parameters) {
+    WRN_CHECK(gradient(parameter), "parameter {} gets no gradient", parameter.name());
+  }
+}
+
+Program Tape::finish() {
+  WRN_CHECK(!finished_, "the tape is finished already");
+  finished_ = true;
+  return Program(std::move(steps_));
+}
+
+}  // namespace wrn

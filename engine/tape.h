@@ -1,0 +1,102 @@
+// The tape: a model runs on it once, and what comes out is a Program.
+//
+// Nothing is computed while recording. An op makes its output tensors, appends a Step that will
+// launch its kernel, and leaves a closure that will append the steps of its backward pass. backward()
+// calls those closures in reverse. The finished list of steps is the Program: what the planner gives
+// memory to, what is run, and what is counted.
+//
+// The list is in static single assignment: a planned tensor is written by one step. A sum of
+// gradients is a new tensor, not an update; that its memory is the old one's is the planner's doing
+// (Step::in_place). So what a step does to each tensor can be read off it: a planned tensor in
+// `writes` is overwritten; a persistent one in `writes` is overwritten, or, if it is in `reads` too,
+// accumulated into.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "engine/tensor.h"
+#include "kernels/kernels.h"
+
+namespace wrn {
+
+enum class Mode { kTraining, kInference };
+enum class Phase { kForward, kBackward, kOptimiser };
+
+struct Step {
+  std::string name;
+  std::vector<Tensor> reads = {}, writes = {};
+  /// (written, read): the kernel allows both to have one address.
+  std::vector<std::pair<Tensor, Tensor>> in_place = {};
+  std::size_t workspace = 0;  // bytes of Context::workspace
+  std::function<void(Context&)> run = {};
+  Phase phase = Phase::kForward;  // set by the tape
+};
+
+/// The persistent structs that every Program of a run shares.
+struct RunState {
+  Tensor step = Tensor::of_struct<StepState>("step state");
+  Tensor metrics = Tensor::of_struct<Metrics>("metrics");
+};
+
+class Program;
+
+class Tape {
+ public:
+  /// The Context is asked for workspace sizes; nothing is launched.
+  Tape(Mode mode, const RunState& state, Context& context)
+      : mode_(mode), state_(state), context_(context) {}
+
+  bool training() const { return mode_ == Mode::kTraining; }
+  Context& context() const { return context_; }
+  const RunState& state() const { return state_; }
+
+  // --- For ops ---------------------------------------------------------------------------------
+  /// A new planned tensor, which one step is to write.
+  Tensor make(const std::string& name, const Shape& shape, DType dtype = DType::kF32);
+  /// Appends a step. Throws if it reads what was not written, writes what was, or touches a tensor
+  /// of another tape or device. What it writes needs a gradient if something it reads does.
+  void step(Step step);
+  /// Appends a step behind the backward pass, in training only: an update of persistent state that
+  /// must not happen when the loss is not finite.
+  void step_after_backward(Step step);
+  /// `closure` will be called by backward(), latest first.
+  void on_backward(std::function<void()> closure);
+
+  bool needs_gradient(const Tensor& x) const { return training() && x.info_->needs_gradient; }
+  /// The gradient gathered so far, or no tensor.
+  Tensor gradient(const Tensor& x) const;
+  /// A tensor for a step to write (a part of) x's gradient to; to be handed to add_gradient().
+  Tensor make_gradient(const Tensor& x);
+  /// Adds `part` to x's gradient: the first part is taken as it is, a later one makes a step.
+  void add_gradient(const Tensor& x, const Tensor& part);
+
+  // --- For models and trainers -----------------------------------------------------------------
+  /// Records the backward pass of `output`: a loss, or with `seed` (output's gradient) any tensor.
+  void backward(const Tensor& output, const Tensor& seed = {});
+  /// Keeps a planned tensor's content until the end of the run, for Program::read().
+  void keep(const Tensor& x);
+  /// Whether every one of these parameters has got a gradient from backward().
+  void check_gradients(const std::vector<Tensor>& parameters) const;
+  /// Ends the tape. It takes no more steps.
+  Program finish();
+
+ private:
+  void check_usable(const Tensor& x, const std::string& step) const;
+
+  Mode mode_;
+  RunState state_;
+  Context& context_;
+  std::shared_ptr<const void> identity_ = std::make_shared<char>();
+  std::vector<Step> steps_, after_backward_;
+  std::vector<std::function<void()>> closures_;
+  std::unordered_map<const void*, Tensor> gradients_;  // by Tensor::info_
+  Phase phase_ = Phase::kForward;
+  bool finished_ = false;
+};
+
+}  // namespace wrn

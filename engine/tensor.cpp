@@ -1,0 +1,73 @@
+#include "engine/tensor.h"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace wrn {
+
+std::size_t size_of(DType dtype) { return dtype == DType::kU8 ? 1 : 4; }
+
+const char* name_of(DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return "f32";
+    case DType::kI32: return "i32";
+    case DType::kU8: return "u8";
+  }
+  return "?";
+}
+
+std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
+
+void Buffer::Free::operator()(std::byte* data) const { std::free(data); }  // NOLINT
+
+Buffer::Buffer(std::size_t bytes, const std::string& what, Device device) : bytes_(bytes) {
+  check_available(device);
+  constexpr std::size_t kAlignment = 64;
+  const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));  // NOLINT
+  if (data_ == nullptr && rounded > 0) {
+    throw Error(fmt::format("out of memory: {:.1f} MiB for {}", bytes / 1048576.0, what),
+                Status::kOutOfMemory);
+  }
+  std::memset(data_.get(), 0, rounded);
+}
+
+Tensor Tensor::persistent(const std::string& name, const Shape& shape, DType dtype,
+                          Device device) {
+  Tensor tensor;
+  tensor.info_ = std::make_shared<Info>();
+  tensor.info_->name = name;
+  tensor.info_->shape = shape;
+  tensor.info_->dtype = dtype;
+  tensor.info_->device = device;
+  tensor.info_->storage = std::make_shared<Buffer>(tensor.bytes(), name, device);
+  tensor.info_->data = tensor.info_->storage->data();
+  return tensor;
+}
+
+Tensor Tensor::slice(const std::string& name, const Shape& shape, const Tensor& slab,
+                     std::int64_t offset) {
+  Tensor tensor;
+  tensor.info_ = std::make_shared<Info>(*slab.info_);
+  tensor.info_->name = name;
+  tensor.info_->shape = shape;
+  WRN_CHECK(offset >= 0 && offset + tensor.size() <= slab.size(), "slice {} of {}", name,
+            slab.name());
+  tensor.info_->data += static_cast<std::size_t>(offset) * size_of(slab.dtype());
+  return tensor;
+}
+
+std::int64_t Tensor::size() const {
+  std::int64_t product = 1;
+  for (const std::int64_t extent : info_->shape) product *= extent;
+  return product;
+}
+
+void Tensor::set_parameter_gradient(const Tensor& gradient) const {
+  WRN_CHECK(is_persistent() && gradient.is_persistent() && shape() == gradient.shape(),
+            "the gradient of {}", name());
+  info_->parameter_gradient = gradient.info_;
+  info_->needs_gradient = true;
+}
+
+}  // namespace wrn

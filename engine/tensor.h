@@ -1,0 +1,105 @@
+// Tensors: handles to a name, a shape and, sooner or later, an address.
+//
+// There are two kinds. A *persistent* tensor (a parameter, a data set, a counter) has memory of its
+// own from the start, which lives as long as a handle to it. A *planned* tensor is a value on a
+// tape: it is written once, and the planner gives it an address in the arena for as long as it is
+// needed. Copying a Tensor copies the handle.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/context.h"
+#include "kernels/error.h"
+
+namespace wrn {
+
+enum class DType { kF32, kI32, kU8 };
+
+std::size_t size_of(DType);
+const char* name_of(DType);
+
+using Shape = std::vector<std::int64_t>;
+
+/// "[128,32,32,16]"
+std::string to_string(const Shape&);
+
+/// Owned memory of a device, 64-byte aligned and zeroed. Throws Error(kOutOfMemory) saying what was
+/// asked for what.
+class Buffer {
+ public:
+  Buffer(std::size_t bytes, const std::string& what, Device device = Device::kCpu);
+  std::byte* data() const { return data_.get(); }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(std::byte*) const;
+  };
+  std::size_t bytes_;
+  std::unique_ptr<std::byte, Free> data_;
+};
+
+class Tensor {
+ public:
+  Tensor() = default;  // no tensor: `if (tensor)` is false
+
+  /// A persistent tensor, zeroed.
+  static Tensor persistent(const std::string& name, const Shape& shape, DType dtype = DType::kF32,
+                           Device device = Device::kCpu);
+  /// A persistent tensor that is part of `slab` from its element `offset` on.
+  static Tensor slice(const std::string& name, const Shape& shape, const Tensor& slab,
+                      std::int64_t offset);
+  /// A persistent T in tensor's clothes: what kernels read or update besides arrays.
+  template <typename T>
+  static Tensor of_struct(const std::string& name) {
+    return persistent(name, {static_cast<std::int64_t>(sizeof(T))}, DType::kU8);
+  }
+
+  explicit operator bool() const { return info_ != nullptr; }
+  bool operator==(const Tensor& other) const { return info_ == other.info_; }
+
+  const std::string& name() const { return info_->name; }
+  const Shape& shape() const { return info_->shape; }
+  std::int64_t dim(std::size_t i) const { return info_->shape.at(i); }
+  DType dtype() const { return info_->dtype; }
+  Device device() const { return info_->device; }
+  std::int64_t size() const;
+  std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype()); }
+  bool is_persistent() const { return info_->tape == nullptr; }
+
+  /// The address, for launchers. A planned tensor has one once its Program is bound to an arena, and
+  /// its content only between its first and its last step: Program::read() reads it safely.
+  template <typename T>
+  T* data() const {
+    return reinterpret_cast<T*>(info_->data);
+  }
+
+ private:
+  friend class Tape;
+  friend class Program;
+
+  struct Info {
+    std::string name;
+    Shape shape;
+    DType dtype = DType::kF32;
+    Device device = Device::kCpu;
+    std::byte* data = nullptr;
+    std::shared_ptr<const Buffer> storage;   // persistent tensors
+    std::shared_ptr<const void> tape;        // planned tensors: whose they are
+    bool needs_gradient = false;
+    bool written = false;  // planned: a recorded step writes it
+    bool kept = false;     // planned: readable after the run
+    std::shared_ptr<Info> parameter_gradient;  // a parameter's place in the gradient slab
+  };
+  std::shared_ptr<Info> info_;
+
+ public:
+  /// Makes a persistent tensor a parameter, whose gradient is to be written to `gradient`.
+  void set_parameter_gradient(const Tensor& gradient) const;
+};
+
+}  // namespace wrn

@@ -1,0 +1,148 @@
+// Batch norm over oneDNN: variance in two passes, statistics in fp32, the ReLU fused.
+//
+// oneDNN's fused ReLU keeps a mask of its own for the backward pass, which is our `mask`.
+#include "kernels/cpu/onednn.h"
+#include "kernels/error.h"
+#include "kernels/kernels.h"
+
+#include <bit>
+
+namespace wrn::cpu {
+namespace {
+
+using Flags = dnnl::normalization_flags;
+
+enum Kind : std::int64_t { kTraining = 11, kInference = 12, kBackward = 13 };
+
+struct Norm {
+  memory::desc image, channels;
+  Flags flags;
+};
+
+Norm norm(const ImageShape& s, bool relu, bool inference) {
+  Flags flags = Flags::use_scale | Flags::use_shift;
+  if (relu) flags = flags | Flags::fuse_norm_relu;
+  if (inference) flags = flags | Flags::use_global_stats;
+  return {f32({s.n, s.c, s.h, s.w}, memory::format_tag::nhwc), f32({s.c}, memory::format_tag::a),
+          flags};
+}
+
+auto forward_descriptor(const dnnl::engine& engine, const Norm& n, float epsilon, bool inference) {
+  const auto kind =
+      inference ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
+#if DNNL_VERSION_MAJOR >= 3
+  return describe<dnnl::batch_normalization_forward>(engine, kind, n.image, n.image, epsilon,
+                                                     n.flags);
+#else
+  return describe<dnnl::batch_normalization_forward>(engine, kind, n.image, epsilon, n.flags);
+#endif
+}
+
+auto backward_descriptor(const dnnl::engine& engine, const Norm& n, float epsilon) {
+  const auto forward = forward_descriptor(engine, n, epsilon, false);
+  const auto kind = dnnl::prop_kind::backward;
+#if DNNL_VERSION_MAJOR >= 3
+  return describe_backward<dnnl::batch_normalization_backward>(
+      engine, forward, kind, n.image, n.image, n.image, epsilon, n.flags);
+#else
+  return describe_backward<dnnl::batch_normalization_backward>(engine, forward, kind, n.image,
+                                                               n.image, epsilon, n.flags);
+#endif
+}
+
+Primitive& primitive(Kind kind, const ImageShape& s, float epsilon, bool relu, Context& context) {
+  WRN_CHECK(s.n > 0 && s.h > 0 && s.w > 0 && s.c > 0 && epsilon > 0,
+            "batch norm n={} h={} w={} c={} epsilon={}", s.n, s.h, s.w, s.c, epsilon);
+  const PrimitiveKey key{kind, s.n, s.h, s.w, s.c, std::bit_cast<std::int32_t>(epsilon), relu};
+  return cached(context, key, [&](const dnnl::engine& engine) {
+    const Norm n = norm(s, relu, kind == kInference);
+    const auto input = Operand::kInput, output = Operand::kOutput;
+    std::vector<Operand> operands = {{DNNL_ARG_SRC, n.image, n.image, input},
+                                     {DNNL_ARG_SCALE, n.channels, n.channels, input}};
+    if (kind == kBackward) {
+      const auto d = backward_descriptor(engine, n, epsilon);
+      operands.insert(operands.end(), {{DNNL_ARG_MEAN, n.channels, n.channels, input},
+                                       {DNNL_ARG_VARIANCE, n.channels, n.channels, input},
+                                       {DNNL_ARG_DIFF_DST, n.image, n.image, input},
+                                       {DNNL_ARG_DIFF_SRC, n.image, n.image, output},
+                                       {DNNL_ARG_DIFF_SCALE, n.channels, n.channels, output},
+                                       {DNNL_ARG_DIFF_SHIFT, n.channels, n.channels, output},
+                                       {DNNL_ARG_WORKSPACE, d.workspace_desc(), d.workspace_desc(),
+                                        input},
+                                       // v2 asks for the shift here too, and does not read it.
+                                       {DNNL_ARG_SHIFT, n.channels, n.channels, input}});
+      return Primitive(dnnl::batch_normalization_backward(d), d.scratchpad_desc(), operands,
+                       engine);
+    }
+    const auto d = forward_descriptor(engine, n, epsilon, kind == kInference);
+    const auto statistics = kind == kInference ? input : output;
+    operands.insert(operands.end(), {{DNNL_ARG_SHIFT, n.channels, n.channels, input},
+                                     {DNNL_ARG_MEAN, n.channels, n.channels, statistics},
+                                     {DNNL_ARG_VARIANCE, n.channels, n.channels, statistics},
+                                     {DNNL_ARG_DST, n.image, n.image, output}});
+    if (kind == kTraining) {
+      operands.push_back({DNNL_ARG_WORKSPACE, d.workspace_desc(), d.workspace_desc(), output});
+    }
+    return Primitive(dnnl::batch_normalization_forward(d), d.scratchpad_desc(), operands, engine);
+  });
+}
+
+}  // namespace
+
+void batch_norm_forward(const float* x, const float* gamma, const float* beta, float* y,
+                        float* mean, float* variance, std::uint8_t* mask, const ImageShape& shape,
+                        float epsilon, bool relu, Context& context) {
+  primitive(kTraining, shape, epsilon, relu, context)
+      .run({x, gamma, beta, mean, variance, y, mask}, context);
+}
+
+void batch_norm_inference(const float* x, const float* gamma, const float* beta, const float* mean,
+                          const float* variance, float* y, const ImageShape& shape, float epsilon,
+                          bool relu, Context& context) {
+  primitive(kInference, shape, epsilon, relu, context)
+      .run({x, gamma, beta, mean, variance, y}, context);
+}
+
+void batch_norm_backward(const float* x, const float* dy, const float* gamma, const float* mean,
+                         const float* variance, const std::uint8_t* mask, float* dx, float* dgamma,
+                         float* dbeta, const ImageShape& shape, float epsilon, bool relu,
+                         Context& context) {
+  primitive(kBackward, shape, epsilon, relu, context)
+      .run({x, gamma, mean, variance, dy, dx, dgamma, dbeta, mask, gamma}, context);
+}
+
+std::size_t batch_norm_mask_bytes(const ImageShape& shape, Context& context) {
+  const Norm n = norm(shape, true, false);
+  // Any epsilon gives the same mask.
+  return forward_descriptor(context.library().engine, n, 1e-5F, false).workspace_desc().get_size();
+}
+
+std::size_t batch_norm_forward_workspace(const ImageShape& shape, float epsilon, bool relu,
+                                         Context& context) {
+  return primitive(kTraining, shape, epsilon, relu, context).workspace_bytes();
+}
+
+std::size_t batch_norm_inference_workspace(const ImageShape& shape, float epsilon, bool relu,
+                                           Context& context) {
+  return primitive(kInference, shape, epsilon, relu, context).workspace_bytes();
+}
+
+std::size_t batch_norm_backward_workspace(const ImageShape& shape, float epsilon, bool relu,
+                                          Context& context) {
+  return primitive(kBackward, shape, epsilon, relu, context).workspace_bytes();
+}
+
+void update_running_statistics(const float* mean, const float* variance, float* running_mean,
+                               float* running_variance, const ImageShape& shape, float momentum,
+                               const Metrics* metrics, Context&) {
+  const double rows = static_cast<double>(shape.rows());
+  WRN_CHECK(rows > 1, "the variance of one value");
+  if (metrics != nullptr && metrics->not_finite > 0) return;
+  const float unbiased = static_cast<float>(rows / (rows - 1));
+  for (int c = 0; c < shape.c; ++c) {
+    running_mean[c] += momentum * (mean[c] - running_mean[c]);
+    running_variance[c] += momentum * (variance[c] * unbiased - running_variance[c]);
+  }
+}
+
+}  // namespace wrn::cpu

@@ -1,0 +1,78 @@
+// Wide residual networks (Zagoruyko and Komodakis, 2016), with the whole grammar of the paper.
+//
+//   conv1 3x3, 3 -> 16
+//   three groups of `blocks` blocks, of width 16k, 32k and 64k, on 32x32, 16x16 and 8x8 pixels
+//   batch norm, ReLU, 8x8 average pool, linear
+//
+// A block, for the kernel sizes M in B(M): batch norm, ReLU, convolution, once for each; dropout
+// stands before every convolution but the first. The first convolution carries the stride. Where a
+// block changes the width or the size, its shortcut is a 1x1 convolution of the *activated* input;
+// elsewhere it is the identity.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/ops.h"
+#include "engine/parameters.h"
+
+namespace wrn {
+
+/// How deep, how wide, and of what blocks. The paper counts the blocks of a group in two ways, and
+/// the name says which:
+///   wrn-40-2            B(3,3), N = (40 - 4) / 6 blocks a group
+///   wrn-40-2-B(3,1,1)   N = (40 - 4) / 6 for every block type, as in the paper's table of block types
+///   wrn-40-2-l3         three 3x3 convolutions a block, N = (40 - 4) / (3 * 3): the deepening factor
+struct WideResNetSpec {
+  int depth = 28, widen = 10;
+  std::vector<int> kernels = {3, 3};  // B(M)
+  int deepening = 0;                  // l, where the name gives it; kernels are then l threes
+  float dropout = 0;
+  int classes = 10;
+
+  /// Of the three groups each. Throws an Error that names the nearest depths where the depth does not
+  /// fit, or says what else is wrong.
+  int blocks() const;
+  std::string name() const;
+};
+
+/// Reads a name as above; "wrn-28-10-B(3,3)" and "wrn-28-10-l2" mean wrn-28-10. Dropout and classes are
+/// left at their defaults. Throws an Error(kUsage) that shows what a name looks like.
+WideResNetSpec parse_model(const std::string& name);
+
+class WideResNet {
+ public:
+  explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu);
+
+  const WideResNetSpec& spec() const { return spec_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  /// Convolutions N(0, sqrt(2 / fan_in)), the linear layer's weights U(+-1 / sqrt(fan_in)), its bias
+  /// and beta 0, gamma 1, running statistics 0 and 1; momentum 0. A function of the seed alone.
+  void initialise(std::uint64_t seed);
+
+  /// images [n,32,32,3] -> logits [n,classes].
+  Tensor forward(Tape& tape, const Tensor& images) const;
+
+ private:
+  struct Block {
+    std::vector<BatchNorm> norms;
+    std::vector<Tensor> filters;  // one for each norm
+    Tensor projection;            // of the shortcut, or no tensor
+    int stride = 1;
+  };
+  BatchNorm batch_norm_at(const std::string& layer) const;
+  Tensor forward(Tape& tape, const Block& block, Tensor x, int& dropouts) const;
+
+  WideResNetSpec spec_;
+  Parameters parameters_;
+  Tensor conv1_;
+  std::vector<Block> blocks_;
+  BatchNorm last_norm_;
+  Tensor fc_weight_, fc_bias_;
+};
+
+}  // namespace wrn
