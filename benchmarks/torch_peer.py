@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""wrn_train's peer: the same training in plain PyTorch, on the CPU, in float32.
+
+It draws the same random numbers (Philox, see kernels/philox.h) and so trains on the same images,
+flipped and cropped alike, in the same order, by the same recipe. Two uses:
+
+  torch_peer.py --data-path DIR --model wrn-16-1 --epochs 5 --seed 1 -o metrics.jsonl
+      trains; a line of metrics an epoch, with the fields of wrn_train's metrics.jsonl.
+  torch_peer.py --data-path DIR --model wrn-16-1 --steps 40 --memory-format channels_last
+      trains for that many steps and prints speed, memory and the share of convolutions as JSON.
+      The making of batches and the first two steps are not timed; the profiled steps follow
+      the timed ones.
+"""
+import argparse
+import json
+import resource
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "golden"))
+from torch_wrn import WideResNet  # noqa: E402
+
+SHUFFLE, AUGMENT = 1, 2  # RandomUse of kernels/philox.h
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+# ---- random numbers, data ---------------------------------------------------------------------
+
+def philox(seed, items, epoch, use):
+    """Philox4x32-10 at counters {items[i], 0, epoch, use} -> uint64 [4, n], each below 2^32."""
+    low = np.uint64(0xFFFFFFFF)
+    c0 = np.asarray(items, np.uint64)
+    c1, c2, c3 = (np.full_like(c0, value) for value in (0, epoch, use))
+    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
+    for _ in range(10):
+        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = ((p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), p1 & low,
+                          (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & low)
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3])
+
+
+# The first test vectors of the generator's authors, restricted to counters with row 0.
+assert [hex(w) for w in philox(0, [0], 0, 0)[:, 0]] == [
+    "0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+
+
+def read_cifar10(directory, limit_train=None, limit_test=None):
+    """-> train images [n,32,32,3] and labels [n], test images and labels; all uint8."""
+    def read(names, limit):
+        data = b"".join((Path(directory) / name).read_bytes() for name in names)
+        records = np.frombuffer(data, np.uint8).reshape(-1, 3073)[:limit]
+        images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(images), records[:, 0].copy()
+    return (*read([f"data_batch_{i}.bin" for i in range(1, 6)], limit_train),
+            *read(["test_batch.bin"], limit_test))
+
+
+def epoch_order(seed, epoch, count):
+    word = philox(seed, np.arange(count), epoch, SHUFFLE)
+    return np.argsort(word[0] << np.uint64(32) | word[1], kind="stable")
+
+
+def augment(images, indices, seed, epoch):
+    """Flip with probability 1/2, then pad 4 pixels by reflection and crop 32x32: [n,32,32,3]."""
+    word = philox(seed, indices, epoch, AUGMENT)
+    flip = (word[0] >> np.uint64(31)).astype(bool)
+
+    def reflected(word):  # source coordinate of each pixel: [n, 32]
+        offset = (word * np.uint64(9) >> np.uint64(32)).astype(np.int64)
+        place = np.abs(np.arange(32) + offset[:, None] - 4)
+        return np.where(place > 31, 62 - place, place)
+
+    rows, columns = reflected(word[1]), reflected(word[2])
+    columns[flip] = 31 - columns[flip]
+    return images[np.asarray(indices)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+class Data:
+    """CIFAR-10 as normalised float32 NCHW batches."""
+
+    def __init__(self, args):
+        (self.images, self.labels,
+         self.test_images, self.test_labels) = read_cifar10(args.data_path, args.limit_train,
+                                                            args.limit_test)
+        self.args = args
+        pixels = self.images.reshape(-1, 3)
+        self.mean, self.std = pixels.mean(0, np.float64), pixels.std(0, np.float64)
+
+    def to_tensors(self, images, labels):
+        x = ((images - self.mean) / self.std).astype(np.float32)
+        x = torch.from_numpy(x).permute(0, 3, 1, 2)
+        return (x.contiguous(memory_format=FORMATS[self.args.memory_format]),
+                torch.from_numpy(labels.astype(np.int64)))
+
+    def training_batches(self, epoch):
+        size, seed = self.args.batch_size, self.args.seed
+        order = epoch_order(seed, epoch, len(self.labels))
+        for start in range(0, len(order) - size + 1, size):
+            chosen = order[start:start + size]
+            yield self.to_tensors(augment(self.images, chosen, seed, epoch), self.labels[chosen])
+
+    def test_batches(self, size=500):
+        for start in range(0, len(self.test_labels), size):
+            yield self.to_tensors(self.test_images[start:start + size],
+                                  self.test_labels[start:start + size])
+
+
+# ---- training ---------------------------------------------------------------------------------
+
+def make_optimizer(model, lr):
+    return torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def train_step(model, optimizer, x, labels):
+    logits = model(x)
+    loss = F.cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item(), (logits.argmax(1) != labels).sum().item()
+
+
+class Mean:
+    """Running sums of loss and errors over batches."""
+
+    def __init__(self):
+        self.count = self.loss = self.errors = 0
+
+    def add(self, loss, errors, count):
+        self.count, self.loss, self.errors = (self.count + count, self.loss + loss * count,
+                                              self.errors + errors)
+
+    def summary(self, split):
+        return {f"{split}_loss": self.loss / self.count,
+                f"{split}_error": 100 * self.errors / self.count}
+
+
+@torch.no_grad()
+def evaluate(model, batches):
+    model.eval()
+    total = Mean()
+    for x, labels in batches:
+        logits = model(x)
+        total.add(F.cross_entropy(logits, labels).item(),
+                  (logits.argmax(1) != labels).sum().item(), len(labels))
+    model.train()
+    return total.summary("test")
+
+
+def train(model, data, args):
+    drops = [args.epochs * tenths // 10 for tenths in (3, 6, 8)]
+    optimizer = make_optimizer(model, args.lr)
+    for epoch in range(args.epochs):
+        if epoch in drops:
+            optimizer.state.clear()  # the momentum, as the paper's code does
+            for group in optimizer.param_groups:
+                group["lr"] = args.lr * 0.2 ** sum(drop <= epoch for drop in drops)
+        start, total = time.perf_counter(), Mean()
+        for x, labels in data.training_batches(epoch):
+            total.add(*train_step(model, optimizer, x, labels), len(labels))
+        seconds = time.perf_counter() - start
+        line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **total.summary("train"),
+                **evaluate(model, data.test_batches()), "seconds": time.perf_counter() - start,
+                "images_per_second": total.count / seconds}
+        print(json.dumps(line), file=args.output, flush=True)
+
+
+# ---- speed ------------------------------------------------------------------------------------
+
+def peak_rss_mb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def timed_steps(model, optimizer, batches):
+    """-> seconds of every step, without the making of its batch, and the mean of all steps."""
+    seconds, total = [], Mean()
+    for x, labels in batches:
+        start = time.perf_counter()
+        total.add(*train_step(model, optimizer, x, labels), len(labels))
+        seconds.append(time.perf_counter() - start)
+    return seconds, total
+
+
+def convolution_share(model, optimizer, batches):
+    """Share of the time of training steps that is spent in convolutions, both directions."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        seconds, _ = timed_steps(model, optimizer, batches)
+    return sum(event.cpu_time_total for event in profile.key_averages()
+               if event.key in ("aten::conv2d", "aten::convolution_backward")
+               ) / (sum(seconds) * 1e6)
+
+
+def measure(model, data, args, warm_up=2):
+    if not warm_up < args.steps <= len(data.labels) // args.batch_size:
+        raise SystemExit(f"torch_peer: --steps {args.steps}: must be more than {warm_up} and at "
+                         f"most an epoch, {len(data.labels) // args.batch_size}")
+    start_rss_mb = peak_rss_mb()
+    optimizer = make_optimizer(model, args.lr)
+    seconds, total = timed_steps(model, optimizer, islice(data.training_batches(0), args.steps))
+    timed = seconds[warm_up:]
+    record = {"images_per_second": len(timed) * args.batch_size / sum(timed),
+              "peak_rss_mb": peak_rss_mb(), "start_rss_mb": start_rss_mb, "lr": args.lr,
+              **total.summary("train")}
+    record["conv_share"] = convolution_share(model, optimizer,
+                                             islice(data.training_batches(0), 5))
+    print(json.dumps(record), file=args.output)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-path", required=True, help="directory of CIFAR-10's .bin files")
+    parser.add_argument("--model", default="wrn-10-1")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--steps", type=int, help="measure this many steps of one epoch")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-format", choices=FORMATS, default="channels_last")
+    parser.add_argument("--limit-train", type=int)
+    parser.add_argument("--limit-test", type=int)
+    parser.add_argument("--save-initial", help="safetensors of the initial weights, for wrn_train")
+    parser.add_argument("-o", "--output", type=argparse.FileType("w"), default=sys.stdout)
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    model = WideResNet(args.model)
+    if args.save_initial:
+        from safetensors.torch import save_file
+        save_file(model.state_dict(), args.save_initial)
+    model.to(memory_format=FORMATS[args.memory_format])
+    (measure if args.steps else train)(model, Data(args), args)
+
+
+if __name__ == "__main__":
+    main()
