@@ -144,7 +144,7 @@ def write(path, name, batch, seed, tensors):
 
 
 def compare(path, tensors):
-    """Exact in what is drawn, to 2e-5 in what is computed: other CPUs round otherwise."""
+    """Exact in what is drawn, to 5e-5 in what is computed: other CPUs round otherwise."""
     with safe_open(path, "pt") as file:
         stored = {key: file.get_tensor(key) for key in file.keys()}
     assert stored.keys() == tensors.keys(), path
@@ -152,7 +152,7 @@ def compare(path, tensors):
                 if not key.startswith(("init.", "images", "labels"))}
     assert all(torch.equal(value, stored[key]) for key, value in tensors.items()), path
     worst = difference(stored, computed)
-    assert worst < 2e-5, (path, worst)
+    assert worst < 5e-5, (path, worst)
 
 
 def main():
