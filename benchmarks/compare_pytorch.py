@@ -66,7 +66,7 @@ def check_same_training(model, records):
     """Same data, weights and arithmetic end in the same mean loss over all the steps."""
     for ours, *peers in zip(*(records[program] for program in PROGRAMS)):
         for peer in peers:
-            if ours["lr"] != peer["lr"]:
+            if not abs(ours["lr"] / peer["lr"] - 1) < 1e-6:
                 sys.exit(f"compare_pytorch: {model}: learning rates {ours['lr']}, {peer['lr']}")
             if not abs(ours["train_loss"] / peer["train_loss"] - 1) < 1e-3:
                 sys.exit(f"compare_pytorch: {model}: mean training loss {ours['train_loss']} in "
