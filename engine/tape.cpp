@@ -72,12 +72,12 @@ void Tape::add_gradient(const Tensor& x, const Tensor& part) {
             to_string(x.shape()));
   const Tensor before = gradient(x);
   if (!before) {
-    WRN_CHECK(x.info_->parameter_gradient == nullptr || x.info_->parameter_gradient == part.info_,
-              "the gradient of parameter {} is elsewhere than in its slab", x.name());
     gradients_.emplace(x.info_.get(), part);
     return;
   }
-  const Tensor sum = before.is_persistent() ? before : make("d " + x.name(), x.shape());
+  // A parameter's sum belongs in its slab; any other tensor may be somebody else's gradient too.
+  const bool in_slab = before.info_ == x.info_->parameter_gradient;
+  const Tensor sum = in_slab ? before : make("d " + x.name(), x.shape());
   step({.name = x.name() + " gradient sum",
         .reads = {before, part},
         .writes = {sum},
@@ -106,10 +106,10 @@ void Tape::keep(const Tensor& x) {
   x.info_->kept = true;
 }
 
-void Tape::check_gradients(const std::vector<Tensor>& parameters) const {
-  for (const Tensor& parameter : parameters) {
-    WRN_CHECK(gradient(parameter), "parameter {} gets no gradient", parameter.name());
-  }
+void Tape::check_gradient(const Tensor& parameter) const {
+  const Tensor found = gradient(parameter);
+  WRN_CHECK(found && found.info_ == parameter.info_->parameter_gradient,
+            "parameter {} gets no gradient in its slab", parameter.name());
 }
 
 Program Tape::finish() {

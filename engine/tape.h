@@ -80,8 +80,8 @@ class Tape {
   void backward(const Tensor& output, const Tensor& seed = {});
   /// Keeps a planned tensor's content until the end of the run, for Program::read().
   void keep(const Tensor& x);
-  /// Whether every one of these parameters has got a gradient from backward().
-  void check_gradients(const std::vector<Tensor>& parameters) const;
+  /// Throws if backward() did not leave this parameter's gradient in its slab.
+  void check_gradient(const Tensor& parameter) const;
   /// Ends the tape. It takes no more steps.
   Program finish();
 

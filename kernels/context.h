@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string>
 
 namespace wrn {
 
@@ -17,6 +18,9 @@ enum class Device { kCpu, kCuda };
 
 /// Throws an Error that says what to do when this build cannot use `device`.
 void check_available(Device device);
+
+/// "oneDNN 3.1.0": what the launchers stand on, for config.json.
+std::string library_version();
 
 class Context {
  public:

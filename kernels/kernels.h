@@ -63,6 +63,12 @@ struct Metrics {
   std::int64_t not_finite;  // batches whose loss was not finite; sgd_step then changes nothing
 };
 
+/// What becomes of a pixel: (value - mean[channel]) / std[channel].
+struct Normalisation {
+  float mean[3];
+  float std[3];
+};
+
 namespace cpu {
 
 // --- Convolution ------------------------------------------------------------- cpu/conv.cpp
@@ -151,11 +157,6 @@ void sgd_step(float* w, const float* gradient, float* m, std::int64_t size, bool
               const StepState*, const Metrics*, Context&);
 
 // --- Input -------------------------------------------------------------------- cpu/input.cpp
-/// What becomes of a pixel: (value - mean[channel]) / std[channel].
-struct Normalisation {
-  float mean[3];
-  float std[3];
-};
 /// Row i of x [rows,32,32,3] and labels[i] are image indices[i] of the data set (images
 /// [*,32,32,3] uint8), normalised, and with augment flipped with probability 1/2, then padded by 4
 /// pixels of reflection and cropped at random, keyed by (seed, epoch, index). A negative index is

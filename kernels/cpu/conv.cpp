@@ -2,7 +2,7 @@
 //
 // Our layouts are NHWC and KRSC; oneDNN calls them nhwc and ohwi, and gives dims as n,c,h,w and
 // k,c,r,s. The filters go to and from oneDNN's favourite layout in every launch. Images stay in
-// NHWC where oneDNN is as fast there; see wants_blocked_images().
+// NHWC but for the cases of blocked_images().
 #include "kernels/cpu/onednn.h"
 #include "kernels/error.h"
 #include "kernels/kernels.h"
@@ -18,10 +18,20 @@ struct ConvLayouts {
   memory::dims strides, pad;
 };
 
-ConvLayouts layouts(const ConvShape& s) {
+enum Direction : std::int64_t { kFprop = 1, kDgrad = 2, kWgrad = 3 };
+
+/// Whether oneDNN may have the images in a layout of its own, at the price of copying them.
+bool blocked_images(Direction direction, const ConvShape& s) {
+  // oneDNN 2.6 gathers the pixels of a strided 1x1 convolution in groups of eight channels; of NHWC
+  // images with fewer it then multiplies what its scratch memory held before.
+  return direction == kWgrad && s.r == 1 && s.stride > 1 && s.c % 8 != 0;
+}
+
+ConvLayouts layouts(Direction direction, const ConvShape& s) {
   const memory::dims x{s.n, s.c, s.h, s.w}, w{s.k, s.c, s.r, s.r}, y{s.n, s.k, s.p(), s.q()};
-  return {f32(x, tag::nhwc), f32(w, tag::ohwi),  f32(y, tag::nhwc), f32(x, tag::nhwc), any(w),
-          f32(y, tag::nhwc), {s.stride, s.stride}, {s.pad(), s.pad()}};
+  const tag images = blocked_images(direction, s) ? tag::any : tag::nhwc;
+  return {f32(x, tag::nhwc), f32(w, tag::ohwi), f32(y, tag::nhwc),      f32(x, images), any(w),
+          f32(y, images),    {s.stride, s.stride}, {s.pad(), s.pad()}};
 }
 
 auto forward_descriptor(const dnnl::engine& engine, const ConvLayouts& l) {
@@ -30,8 +40,6 @@ auto forward_descriptor(const dnnl::engine& engine, const ConvLayouts& l) {
                                              l.strides, l.pad, l.pad);
 }
 
-enum Direction : std::int64_t { kFprop = 1, kDgrad = 2, kWgrad = 3 };
-
 Primitive& primitive(Direction direction, const ConvShape& s, Context& context) {
   WRN_CHECK(s.n > 0 && s.h > 0 && s.w > 0 && s.c > 0 && s.k > 0 && (s.r == 1 || s.r == 3) &&
                 (s.stride == 1 || s.stride == 2),
@@ -39,7 +47,7 @@ Primitive& primitive(Direction direction, const ConvShape& s, Context& context) 
             s.stride);
   const PrimitiveKey key{direction, s.n, s.h, s.w, s.c, s.k, s.r, s.stride};
   return cached(context, key, [&](const dnnl::engine& engine) {
-    const ConvLayouts l = layouts(s);
+    const ConvLayouts l = layouts(direction, s);
     const auto forward = forward_descriptor(engine, l);
     if (direction == kFprop) {
       return Primitive(dnnl::convolution_forward(forward), forward.scratchpad_desc(),

@@ -17,6 +17,11 @@ void check_available(Device device) {
   }
 }
 
+std::string library_version() {
+  const dnnl_version_t* version = dnnl_version();
+  return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
+}
+
 Context::Context(Device device, int threads)
     : device_(device), library_(std::make_unique<cpu::Library>()) {
   check_available(device);

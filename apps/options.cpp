@@ -1,0 +1,242 @@
+#include "apps/options.h"
+
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdlib>
+#include <iostream>
+
+#include "kernels/error.h"
+#include "models/wide_resnet.h"
+
+namespace wrn {
+namespace {
+
+constexpr const char* kDescription = R"(Train a wide residual network on CIFAR binaries.
+
+Examples
+  wrn_train --dataset synthetic --model wrn-10-1 --epochs 8 -o runs/first
+  wrn_train --dataset cifar10 --data-path cifar --model wrn-28-10 --dropout 0.3
+  wrn_train --resume -o runs/first                 go on where it stopped
+  wrn_train --test-only --resume runs/first/best.safetensors)";
+
+constexpr const char* kFooter = R"(A model is named wrn-DEPTH-WIDTH, perhaps followed by
+  -B(M)  the block type: the kernel sizes of its convolutions, B(3,3) unless said otherwise;
+         a group then has (DEPTH - 4) / 6 blocks whatever the type, as in the paper's table
+  -lL    the deepening factor: L 3x3 convolutions a block, (DEPTH - 4) / (3 L) blocks a group
+for example wrn-28-10, wrn-40-2-B(3,1), wrn-40-2-l3.
+
+Files written to the output directory
+  config.json          every setting, the versions, the device and the threads
+  metrics.jsonl        a line an epoch; losses, and errors in percent
+  report.html          curves, table and configuration on one page
+  latest.safetensors   everything needed to go on: weights, statistics, momentum, position
+  best.safetensors     the checkpoint of the lowest error (on the validation split if there is one)
+
+Exit status: 0 done, 1 run-time error, 2 usage, 3 out of memory, 4 loss not finite,
+128+n stopped by signal n after saving (SIGINT, SIGTERM).)";
+
+std::string block_kernels(const std::string& block) {
+  // "B(3,1)" or "3,1" -> "3,1"
+  const std::size_t open = block.find('('), close = block.rfind(')');
+  if (open == std::string::npos) return block;
+  return block.substr(open + 1, close == std::string::npos ? close : close - open - 1);
+}
+
+/// The parts that --model is made of, for those who prefer flags.
+struct ModelParts {
+  int depth = 28, widen = 10, deepening = 2;
+  std::string block = "3,3";
+};
+
+[[noreturn]] void usage(const std::string& what) {
+  throw Error(what + "; see wrn_train --help", Status::kUsage);
+}
+
+void check(const Settings& s) {
+  const auto finite_at_least_0 = [](const char* flag, double value) {
+    if (!(std::isfinite(value) && value >= 0)) usage(fmt::format("{} {}: must be 0 or more", flag, value));
+  };
+  finite_at_least_0("--lr", s.lr);
+  finite_at_least_0("--weight-decay", s.weight_decay);
+  finite_at_least_0("--lr-drop-factor", s.lr_drop_factor);
+  if (!(s.momentum >= 0 && s.momentum < 1)) {
+    usage(fmt::format("--momentum {}: must be at least 0 and less than 1", s.momentum));
+  }
+  if (!(s.val_split >= 0 && s.val_split < 1)) {
+    usage(fmt::format("--val-split {}: must be at least 0 and less than 1", s.val_split));
+  }
+  for (std::size_t i = 0; i < s.lr_drops.size(); ++i) {
+    if (s.lr_drops[i] < 0 || (i > 0 && s.lr_drops[i] <= s.lr_drops[i - 1])) {
+      usage(fmt::format("--lr-drops {}: must be epochs in rising order",
+                        fmt::join(s.lr_drops, ",")));
+    }
+  }
+}
+
+/// What the recipe says of everything that the command line left open.
+void apply_recipe(Settings& s, const std::set<std::string>& given) {
+  if (!given.contains("lr_drops")) {
+    // Epochs 60, 120 and 160 of 200; a drop at epoch 0 would be no drop.
+    for (const int tenths : {3, 6, 8}) {
+      const int epoch = s.epochs * tenths / 10;
+      if (epoch > 0 && (s.lr_drops.empty() || epoch > s.lr_drops.back())) s.lr_drops.push_back(epoch);
+    }
+  }
+  if (s.data_path.empty()) s.data_path = s.dataset == "synthetic" ? "synthetic" : "cifar";
+}
+
+}  // namespace
+
+Options parse_options(int argc, const char* const* argv) {
+  Options options;
+  Settings& s = options.settings;
+  ModelParts parts;
+  CLI::App app{kDescription, "wrn_train"};
+  app.footer(kFooter);
+  app.set_version_flag("--version", "wrn_train " WRN_VERSION);
+  app.get_formatter()->column_width(36);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+
+  const std::string data = "Data";
+  app.add_option("--dataset", s.dataset, "cifar10, cifar100, or synthetic: drawn shapes")
+      ->check(CLI::IsMember({"cifar10", "cifar100", "synthetic"}))
+      ->capture_default_str()->group(data);
+  app.add_option("--data-path", s.data_path,
+                 "directory of the binary files (default ./cifar; ./synthetic, which is drawn "
+                 "when it is not there)")->group(data);
+  app.add_option("--preprocess", s.preprocess,
+                 "meanstd: by the training set's mean and deviation; scale: divide by 255")
+      ->check(CLI::IsMember({"meanstd", "scale"}))
+      ->capture_default_str()->group(data);
+  app.add_flag("--no-augment", s.no_augment, "neither flip nor crop the training images")->group(data);
+  app.add_option("--val-split", s.val_split,
+                 "share of the training images held out for validation, 0 to 1")
+      ->capture_default_str()->group(data);
+  app.add_option("--limit-train", s.limit_train, "use the first N training images, 0 = all")
+      ->check(CLI::NonNegativeNumber)->capture_default_str()->group(data);
+  app.add_option("--limit-test", s.limit_test, "use the first N test images, 0 = all")
+      ->check(CLI::NonNegativeNumber)->capture_default_str()->group(data);
+
+  const std::string model = "Network";
+  auto* name = app.add_option("--model", s.model, "the network by its name, see below")
+                   ->capture_default_str()->group(model);
+  std::vector<CLI::Option*> part_options = {
+      app.add_option("--depth", parts.depth, "instead of --model: its depth")
+          ->capture_default_str()->group(model),
+      app.add_option("--widen-factor", parts.widen, "its widening factor k")
+          ->capture_default_str()->group(model),
+      app.add_option("--block", parts.block, "its block type, like \"B(3,1)\" or 3,1")
+          ->group(model)->default_str("B(3,3)"),
+      app.add_option("--deepening", parts.deepening, "its deepening factor l")
+          ->check(CLI::Range(1, 16))->capture_default_str()->group(model)};
+  for (CLI::Option* part : part_options) part->excludes(name);
+  part_options[3]->excludes(part_options[2]);
+  app.add_option("--dropout", s.dropout, "drop probability between a block's convolutions")
+      ->capture_default_str()->group(model);
+
+  const std::string training = "Training";
+  app.add_option("--recipe", s.recipe,
+                 "paper-cifar: SGD with Nesterov momentum, the rate dropped at 30, 60 and 80% of "
+                 "the epochs")
+      ->check(CLI::IsMember({"paper-cifar"}))->capture_default_str()->group(training);
+  app.add_option("--epochs", s.epochs, "passes over the training set")
+      ->check(CLI::Range(1, 100000))->capture_default_str()->group(training);
+  app.add_option("-b,--batch-size", s.batch_size, "images a step")
+      ->check(CLI::Range(1, 1 << 20))->capture_default_str()->group(training);
+  app.add_option("--lr", s.lr, "learning rate")->capture_default_str()->group(training);
+  app.add_option("--lr-drops", s.lr_drops, "epochs (from 0) at whose start the rate drops, like 60,120,160")
+      ->delimiter(',')->group(training)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--lr-drop-factor", s.lr_drop_factor, "what each drop multiplies the rate by")
+      ->capture_default_str()->group(training);
+  app.add_flag("--keep-momentum", s.keep_momentum,
+               "do not clear the momentum at a drop (the paper's code clears it)")->group(training);
+  app.add_option("--momentum", s.momentum, "Nesterov momentum")->capture_default_str()->group(training);
+  app.add_option("--weight-decay", s.weight_decay, "on every parameter")
+      ->capture_default_str()->group(training);
+  app.add_flag("--keep-last-batch", s.keep_last_batch,
+               "train on an epoch's last, smaller batch too (the paper drops it)")->group(training);
+  app.add_option("--seed", s.seed, "of weights, order, augmentation and dropout")
+      ->capture_default_str()->group(training);
+
+  const std::string running = "Running";
+  app.add_option("--device", s.device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))->capture_default_str()->group(running);
+  app.add_option("--threads", s.threads, "CPU cores to use, 0 = all")
+      ->check(CLI::Range(0, 1024))->capture_default_str()->group(running);
+  app.add_option("-o,--output-dir", options.output_dir,
+                 "where the run is kept (default runs/DATASET-MODEL-seedSEED)")->group(running);
+  app.add_flag("--overwrite", options.overwrite, "replace the run in the output directory")->group(running);
+  app.add_option("--save-every", s.save_every, "epochs between checkpoints; the last is always saved")
+      ->check(CLI::Range(1, 100000))->capture_default_str()->group(running);
+  std::string resume;
+  auto* resume_option =
+      app.add_option("--resume", resume, "go on from FILE, or from the run in the output directory")
+          ->expected(0, 1)->type_name("[FILE]")->group(running);
+  app.add_flag("--quiet", options.quiet, "print nothing but errors and the result")->group(running);
+
+  const std::string weights = "Weights";
+  app.add_flag("--test-only", options.test_only, "measure the test error of --resume's or --import-weights' network and stop")
+      ->group(weights);
+  app.add_option("--export-weights", options.export_weights,
+                 "write the final weights to FILE (safetensors, PyTorch's names)")->type_name("FILE")->group(weights);
+  auto* import_option = app.add_option("--import-weights", options.import_weights,
+                                       "start from the weights in FILE")->type_name("FILE")->group(weights);
+  import_option->excludes(resume_option);
+  app.get_option("--overwrite")->excludes(resume_option);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    std::exit(app.exit(help));
+  } catch (const CLI::CallForVersion& version) {
+    std::exit(app.exit(version));
+  } catch (const CLI::ParseError& error) {
+    std::string what = error.what();
+    for (char& c : what) c = c == '\n' ? ' ' : c;
+    usage(what);
+  }
+
+  if (resume_option->count() > 0) options.resume = resume;
+  for (const CLI::Option* option : app.get_options()) {
+    if (option->count() == 0) continue;
+    std::string key = option->get_lnames().empty() ? "" : option->get_lnames().front();
+    for (char& c : key) c = c == '-' ? '_' : c;
+    options.given.insert(key);
+  }
+  for (const CLI::Option* part : part_options) {
+    if (part->count() == 0) continue;
+    options.given.insert("model");
+    s.model = fmt::format("wrn-{}-{}", parts.depth, parts.widen);
+    if (part_options[2]->count() > 0) s.model += fmt::format("-B({})", block_kernels(parts.block));
+    if (part_options[3]->count() > 0) s.model += fmt::format("-l{}", parts.deepening);
+  }
+  s.model = parse_model(s.model).name();
+  WideResNetSpec with_dropout;
+  with_dropout.dropout = static_cast<float>(s.dropout);
+  with_dropout.blocks();  // checks the dropout
+  check(s);
+  apply_recipe(s, options.given);
+  if (options.test_only && !options.resume && options.import_weights.empty()) {
+    usage("--test-only needs weights: give --resume [FILE] or --import-weights FILE");
+  }
+  return options;
+}
+
+Settings resumed_settings(const Settings& saved, const Options& options) {
+  static const std::set<std::string> kFree = {"data_path", "device", "threads", "save_every"};
+  nlohmann::json settings = saved;
+  const nlohmann::json asked = options.settings;
+  for (const std::string& key : options.given) {
+    if (!asked.contains(key) || asked[key] == settings[key]) continue;
+    if (!kFree.contains(key)) {
+      std::string flag = "--" + key;
+      for (char& c : flag) c = c == '_' ? '-' : c;
+      usage(fmt::format("{} {} contradicts the {} of the run to be resumed", flag,
+                        asked[key].dump(), settings[key].dump()));
+    }
+    settings[key] = asked[key];
+  }
+  return settings.get<Settings>();
+}
+
+}  // namespace wrn

@@ -1,0 +1,53 @@
+// What wrn_train was asked to do: the command line, and the part of it that config.json keeps.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace wrn {
+
+/// The settings of a run, which its checkpoints carry. Each is a flag of the same name.
+struct Settings {
+  std::string dataset = "cifar10", data_path, model = "wrn-28-10", recipe = "paper-cifar";
+  double dropout = 0;
+  int epochs = 200, batch_size = 128;
+  double lr = 0.1, momentum = 0.9, weight_decay = 5e-4, lr_drop_factor = 0.2;
+  std::vector<int> lr_drops;  // epochs from 0; by the recipe where the flag is not given
+  bool keep_momentum = false, no_augment = false, keep_last_batch = false;
+  std::string preprocess = "meanstd";
+  double val_split = 0;
+  std::uint64_t seed = 1;
+  std::int64_t limit_train = 0, limit_test = 0;  // 0 = all
+  std::string device = "auto";
+  int threads = 0;  // 0 = all
+  int save_every = 1;
+};
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Settings, dataset, data_path, model, recipe, dropout, epochs,
+                                   batch_size, lr, momentum, weight_decay, lr_drop_factor, lr_drops,
+                                   keep_momentum, no_augment, keep_last_batch, preprocess,
+                                   val_split, seed, limit_train, limit_test, device, threads,
+                                   save_every)
+
+struct Options {
+  Settings settings;
+  std::set<std::string> given;  // the settings named on the command line
+  std::string output_dir;       // empty: runs/<dataset>-<model>-seed<seed>
+  bool overwrite = false, quiet = false, test_only = false;
+  std::optional<std::string> resume;  // the file; "" for the run in the output directory
+  std::string export_weights, import_weights;
+};
+
+/// Throws an Error(kUsage) for what is wrong on the command line. Prints and exits for --help and
+/// --version.
+Options parse_options(int argc, const char* const* argv);
+
+/// The settings of a checkpoint, changed by those of the command line that may change: where the data
+/// is, and how the program runs. Throws an Error(kUsage) for any other that differs.
+Settings resumed_settings(const Settings& saved, const Options& options);
+
+}  // namespace wrn

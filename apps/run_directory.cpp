@@ -1,0 +1,136 @@
+#include "apps/run_directory.h"
+
+#include <cmath>
+
+#include "apps/report.h"
+#include "engine/atomic_file.h"
+#include "engine/checkpoint.h"
+
+namespace wrn {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kFormat = "wrn.cu checkpoint 1";
+
+// Doubles go through JSON exactly: it writes as many digits as are needed to read the same bits back.
+nlohmann::json to_json(const Position& p) {
+  return {{"epoch", p.epoch},
+          {"step", p.step},
+          {"seconds", p.seconds},
+          {"training_seconds", p.training_seconds},
+          {"loss_sum", p.sums.loss_sum},
+          {"wrong", p.sums.wrong},
+          {"images", p.sums.images}};
+}
+
+Position position_of(const nlohmann::json& j) {
+  Position p;
+  p.epoch = j.at("epoch").get<int>();
+  p.step = j.at("step").get<std::int64_t>();
+  p.seconds = j.at("seconds").get<double>();
+  p.training_seconds = j.at("training_seconds").get<double>();
+  p.sums.loss_sum = j.at("loss_sum").get<double>();
+  p.sums.wrong = j.at("wrong").get<std::int64_t>();
+  p.sums.images = j.at("images").get<std::int64_t>();
+  return p;
+}
+
+}  // namespace
+
+std::map<std::string, std::string> to_metadata(const Checkpoint& c) {
+  const nlohmann::json settings = c.settings;
+  return {{"format", kFormat},
+          {"model", c.settings.model},
+          {"classes", std::to_string(c.classes)},
+          {"class_names", nlohmann::json(c.class_names).dump()},
+          {"mean", nlohmann::json(c.normalisation.mean).dump()},
+          {"std", nlohmann::json(c.normalisation.std).dump()},
+          {"settings", settings.dump()},
+          {"data_checksum", c.data_checksum},
+          {"position", to_json(c.position).dump()},
+          {"steps_per_epoch", std::to_string(c.steps_per_epoch)},
+          {"best", nlohmann::json{{"error", c.best.error}, {"epoch", c.best.epoch}, {"split", c.best.split}}.dump()},
+          {"metrics", nlohmann::json(c.metrics).dump()},
+          {"version", WRN_VERSION}};
+}
+
+Checkpoint checkpoint_of(const Safetensors& file) {
+  const auto text = [&](const char* key) -> const std::string& {
+    const auto found = file.metadata.find(key);
+    if (found == file.metadata.end()) {
+      fail("{} is no checkpoint of wrn_train: its metadata has no '{}'", file.file.string(), key);
+    }
+    return found->second;
+  };
+  if (text("format") != kFormat) {
+    fail("{} is a checkpoint of another version of wrn_train", file.file.string());
+  }
+  const auto parsed = [&](const char* key) { return nlohmann::json::parse(text(key)); };
+  try {
+    Checkpoint c;
+    c.settings = parsed("settings").get<Settings>();
+    c.classes = parsed("classes").get<int>();
+    c.class_names = parsed("class_names").get<std::vector<std::string>>();
+    for (std::size_t i = 0; i < 3; ++i) {
+      c.normalisation.mean[i] = parsed("mean").at(i).get<float>();
+      c.normalisation.std[i] = parsed("std").at(i).get<float>();
+    }
+    c.data_checksum = text("data_checksum");
+    c.position = position_of(parsed("position"));
+    c.steps_per_epoch = parsed("steps_per_epoch").get<std::int64_t>();
+    const nlohmann::json best = parsed("best");
+    c.best = {best.at("error").get<double>(), best.at("epoch").get<int>(),
+              best.at("split").get<std::string>()};
+    c.metrics = parsed("metrics").get<std::vector<nlohmann::json>>();
+    return c;
+  } catch (const nlohmann::json::exception& error) {
+    fail("{}: its metadata cannot be read: {}", file.file.string(), error.what());
+  }
+}
+
+bool RunDirectory::holds_a_run() const {
+  return fs::exists(latest()) || fs::exists(best()) || fs::exists(directory_ / "config.json") ||
+         fs::exists(directory_ / "metrics.jsonl");
+}
+
+void RunDirectory::prepare() const {
+  std::error_code error;
+  fs::create_directories(directory_, error);
+  if (error || !fs::is_directory(directory_, error)) {
+    fail("cannot make the output directory {}: {}; give another with -o", directory_.string(),
+         error ? error.message() : "there is a file of that name");
+  }
+  remove_stale_temporaries(directory_);
+}
+
+void RunDirectory::clear() const {
+  for (const fs::path& file : {latest(), best(), report(), directory_ / "config.json",
+                               directory_ / "metrics.jsonl"}) {
+    std::error_code error;
+    fs::remove(file, error);
+    if (error) fail("cannot remove {}: {}", file.string(), error.message());
+  }
+}
+
+void RunDirectory::write_config(const nlohmann::json& config) const {
+  write_file_atomically(directory_ / "config.json", config.dump(2) + "\n");
+}
+
+void RunDirectory::write_metrics(const nlohmann::json& config,
+                                 const std::vector<nlohmann::json>& metrics) const {
+  std::string lines;
+  for (const nlohmann::json& line : metrics) lines += line.dump() + "\n";
+  write_file_atomically(directory_ / "metrics.jsonl", lines);
+  write_file_atomically(report(), report_html(config, metrics));
+}
+
+void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& parameters,
+                        bool is_best) const {
+  Safetensors file;
+  file.metadata = to_metadata(checkpoint);
+  export_state(parameters, checkpoint.total_steps(), true, file);
+  write_safetensors(latest(), file);
+  if (is_best) replace_with_hard_link(latest(), best());
+}
+
+}  // namespace wrn

@@ -1,0 +1,79 @@
+// The files of a run, and what a checkpoint holds besides weights.
+//
+//   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors
+//
+// A checkpoint carries the whole history of metrics, so that resuming from any of them needs no other
+// file: metrics.jsonl is rewritten from it, which cuts off the epochs that came after.
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "apps/options.h"
+#include "engine/parameters.h"
+#include "engine/safetensors.h"
+#include "kernels/kernels.h"
+
+namespace wrn {
+
+/// How far a run has come.
+struct Position {
+  int epoch = 0;          // finished epochs
+  std::int64_t step = 0;  // steps done in the epoch begun
+  double seconds = 0;     // spent on that epoch
+  double training_seconds = 0;  // of which in its steps
+  Metrics sums{};         // of that epoch's batches
+};
+
+struct Best {
+  double error = 101;  // percent
+  int epoch = 0;
+  std::string split = "none";
+};
+
+struct Checkpoint {
+  Settings settings;
+  int classes = 0;
+  std::vector<std::string> class_names;
+  Normalisation normalisation{};
+  std::string data_checksum;
+  Position position;
+  std::int64_t steps_per_epoch = 0;
+  Best best;
+  std::vector<nlohmann::json> metrics;  // a line an epoch
+
+  /// Steps since the start of training.
+  std::int64_t total_steps() const { return position.epoch * steps_per_epoch + position.step; }
+};
+
+/// To and from the file's metadata; throws an Error naming the file where a part is missing or wrong.
+std::map<std::string, std::string> to_metadata(const Checkpoint&);
+Checkpoint checkpoint_of(const Safetensors& file);
+
+class RunDirectory {
+ public:
+  explicit RunDirectory(std::filesystem::path directory) : directory_(std::move(directory)) {}
+
+  const std::filesystem::path& path() const { return directory_; }
+  std::filesystem::path latest() const { return directory_ / "latest.safetensors"; }
+  std::filesystem::path best() const { return directory_ / "best.safetensors"; }
+  std::filesystem::path report() const { return directory_ / "report.html"; }
+
+  bool holds_a_run() const;
+  /// Makes the directory where there is none. Removes what a killed process left half-written.
+  void prepare() const;
+  /// Removes the files of the run in it, and no others.
+  void clear() const;
+
+  void write_config(const nlohmann::json& config) const;
+  /// metrics.jsonl and report.html, from the history.
+  void write_metrics(const nlohmann::json& config, const std::vector<nlohmann::json>& metrics) const;
+  /// latest.safetensors; with `is_best`, best.safetensors is made the same file.
+  void save(const Checkpoint&, const Parameters&, bool is_best) const;
+
+ private:
+  std::filesystem::path directory_;
+};
+
+}  // namespace wrn

@@ -1,0 +1,251 @@
+#include "apps/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <numeric>
+
+namespace wrn {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+WideResNetSpec spec_of(const Settings& settings, int classes) {
+  WideResNetSpec spec = parse_model(settings.model);
+  spec.dropout = static_cast<float>(settings.dropout);
+  spec.classes = classes;
+  return spec;
+}
+
+double learning_rate(const Settings& settings, int epoch) {
+  double rate = settings.lr;
+  for (const int drop : settings.lr_drops) {
+    if (drop <= epoch) rate *= settings.lr_drop_factor;
+  }
+  return rate;
+}
+
+/// Bytes that can be had without swapping, by the kernel's own estimate; everything where there is
+/// none.
+std::size_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string word; file >> word;) {
+    std::size_t kilobytes = 0;
+    if (word == "MemAvailable:" && file >> kilobytes) return kilobytes * 1024;
+  }
+  return std::numeric_limits<std::size_t>::max();
+}
+
+SplitResult result_of(const Metrics& sums) {
+  const double images = static_cast<double>(sums.images);
+  return {sums.loss_sum / images, 100.0 * static_cast<double>(sums.wrong) / images};
+}
+
+/// JSON has no infinities: what is not finite is null.
+nlohmann::json finite_or_null(double value) {
+  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
+}
+
+}  // namespace
+
+Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
+                 const Normalisation& normalisation, Context& context,
+                 const volatile std::sig_atomic_t& stop, Purpose purpose)
+    : settings_(settings),
+      normalisation_(normalisation),
+      context_(context),
+      stop_(stop),
+      model_(spec_of(settings, train.classes()), context.device()),
+      data_(train, test, context.device()),
+      split_(split_validation(train.size(), settings.val_split, settings.seed)),
+      test_(static_cast<std::size_t>(test.size())) {
+  std::iota(test_.begin(), test_.end(), static_cast<std::int32_t>(train.size()));
+  if (purpose == Purpose::kTrain && train_images() < settings.batch_size &&
+      !settings.keep_last_batch) {
+    fail("{} training images are fewer than a batch of {}: give --batch-size {} or less, or "
+         "--keep-last-batch",
+         train_images(), settings.batch_size, train_images());
+  }
+  record_programs(purpose);
+}
+
+std::int64_t Trainer::steps_per_epoch() const {
+  const std::int64_t full = train_images() / settings_.batch_size;
+  return full + (partial_training_ ? 1 : 0);
+}
+
+Program Trainer::record_training(int rows) const {
+  Tape tape(Mode::kTraining, state_, context_);
+  const Tensor indices = Tensor::slice("indices", {rows}, indices_, 0);
+  const Batch batch = load_images(tape, data_, {indices, normalisation_, !settings_.no_augment});
+  const Parameters& parameters = model_.parameters();
+  tape.backward(softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels));
+  for (const Parameter& parameter : parameters.all()) tape.check_gradient(parameter.value);
+  sgd(tape, parameters.values(), parameters.gradients(), parameters.momenta(), true);
+  return tape.finish();
+}
+
+Program Trainer::record_evaluation(int rows) const {
+  Tape tape(Mode::kInference, state_, context_);
+  const Tensor indices = Tensor::slice("indices", {rows}, indices_, 0);
+  const Batch batch = load_images(tape, data_, {indices, normalisation_, false});
+  softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels);
+  return tape.finish();
+}
+
+void Trainer::record_programs(Purpose purpose) {
+  const int rows = settings_.batch_size;
+  indices_ = Tensor::persistent("indices", {rows}, DType::kI32, context_.device());
+  if (purpose == Purpose::kTrain) {
+    if (train_images() >= rows) training_ = record_training(rows);
+    const int rest = static_cast<int>(train_images() % rows);
+    if (settings_.keep_last_batch && rest > 0) partial_training_ = record_training(rest);
+  }
+  evaluation_ = record_evaluation(rows);
+
+  std::size_t bytes = evaluation_->arena_bytes();
+  for (const auto* program : {&training_, &partial_training_}) {
+    if (*program) bytes = std::max(bytes, (*program)->arena_bytes());
+  }
+  if (const std::size_t free = available_memory(); bytes > free) {
+    int fits = rows / 2;
+    while (fits > 0 && record_training(fits).arena_bytes() > free) fits /= 2;
+    throw Error(fmt::format("out of memory: a batch of {} needs {:.1f} GiB, {:.1f} GiB are free; {}",
+                            rows, static_cast<double>(bytes) / 0x1p30,
+                            static_cast<double>(free) / 0x1p30,
+                            fits > 0 ? fmt::format("--batch-size {} fits", fits)
+                                     : "not even one image fits: take a smaller model"),
+                Status::kOutOfMemory);
+  }
+  arena_.emplace(bytes, "the tensors of a step", context_.device());
+  for (auto* program : {&training_, &partial_training_, &evaluation_}) {
+    if (*program) (*program)->bind(arena_->data());
+  }
+}
+
+void Trainer::set_rows(std::span<const std::int32_t> indices) {
+  std::int32_t* rows = indices_.data<std::int32_t>();
+  std::fill(std::copy(indices.begin(), indices.end(), rows), rows + indices_.size(), -1);
+}
+
+bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
+  Position& position = checkpoint.position;
+  const auto epoch = static_cast<std::uint32_t>(position.epoch);
+  const std::vector<int>& drops = settings_.lr_drops;
+  const bool drop = std::find(drops.begin(), drops.end(), position.epoch) != drops.end();
+  if (drop && !settings_.keep_momentum && position.step == 0) {
+    const Tensor& momenta = model_.parameters().momenta();
+    std::fill_n(momenta.data<float>(), momenta.size(), 0.0F);
+  }
+  std::vector<std::int32_t> order = epoch_order(train_images(), settings_.seed, epoch);
+  for (std::int32_t& index : order) index = split_.train[static_cast<std::size_t>(index)];
+
+  Metrics& metrics = *state_.metrics.data<Metrics>();
+  metrics = position.sums;
+  const std::int64_t steps = steps_per_epoch();
+  const Clock::time_point start = Clock::now();
+  const double seconds_before = position.training_seconds;
+  while (position.step < steps && stop_ == 0) {
+    *state_.step.data<StepState>() = {
+        .seed = settings_.seed,
+        .epoch = epoch,
+        .step = static_cast<std::uint32_t>(checkpoint.total_steps()),
+        .learning_rate = static_cast<float>(learning_rate(settings_, position.epoch)),
+        .momentum = static_cast<float>(settings_.momentum),
+        .gradient_scale = 1,  // no dampening
+        .weight_decay = static_cast<float>(settings_.weight_decay)};
+    const std::int64_t begin = position.step * settings_.batch_size;
+    const std::int64_t rows = std::min<std::int64_t>(settings_.batch_size, train_images() - begin);
+    set_rows(std::span(order).subspan(static_cast<std::size_t>(begin),
+                                      static_cast<std::size_t>(rows)));
+    (rows == settings_.batch_size ? *training_ : *partial_training_).run(context_);
+    if (metrics.not_finite > 0) {
+      throw Error(
+          fmt::format("the loss is not finite in epoch {}, step {} of {}, at the learning rate {}: "
+                      "the last checkpoint is kept; try a smaller --lr",
+                      position.epoch + 1, position.step + 1, steps,
+                      learning_rate(settings_, position.epoch)),
+          Status::kNotFinite);
+    }
+    ++position.step;
+    position.training_seconds = seconds_before + seconds_since(start);
+    position.sums = metrics;
+    const SplitResult sofar = result_of(metrics);
+    const double seconds_a_step =
+        position.training_seconds / static_cast<double>(position.step);
+    const double steps_left = static_cast<double>(steps * settings_.epochs -
+                                                  checkpoint.total_steps());
+    progress.batch(position.epoch + 1, position.step, steps, sofar.loss, sofar.error,
+                   static_cast<double>(metrics.images) / position.training_seconds,
+                   steps_left * seconds_a_step);
+  }
+  return stop_ == 0;
+}
+
+std::optional<SplitResult> Trainer::evaluate(const std::vector<std::int32_t>& indices) {
+  Metrics& metrics = *state_.metrics.data<Metrics>();
+  metrics = {};
+  const std::span<const std::int32_t> all(indices);
+  const auto batch = static_cast<std::size_t>(settings_.batch_size);
+  for (std::size_t begin = 0; begin < all.size(); begin += batch) {
+    if (stop_ != 0) return std::nullopt;
+    set_rows(all.subspan(begin, std::min(batch, all.size() - begin)));
+    evaluation_->run(context_);
+  }
+  return result_of(metrics);
+}
+
+void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
+                    const nlohmann::json& config, Progress& progress) {
+  Position& position = checkpoint.position;
+  while (position.epoch < settings_.epochs) {
+    const Clock::time_point start = Clock::now();
+    const double seconds_before = position.seconds;
+    const bool trained = train_epoch(checkpoint, progress);
+    std::optional<SplitResult> validation, test;
+    if (trained && !split_.validation.empty()) validation = evaluate(split_.validation);
+    if (trained) test = evaluate(test_);
+    position.seconds = seconds_before + seconds_since(start);
+    if (!test || stop_ != 0) {
+      directory.save(checkpoint, model_.parameters(), false);
+      throw Stopped{stop_};
+    }
+
+    const SplitResult train = result_of(position.sums);
+    nlohmann::json line = {
+        {"epoch", position.epoch + 1},
+        {"lr", learning_rate(settings_, position.epoch)},
+        {"train_loss", finite_or_null(train.loss)},
+        {"train_error", train.error},
+        {"test_loss", finite_or_null(test->loss)},
+        {"test_error", test->error},
+        {"seconds", position.seconds},
+        {"images_per_second",
+         static_cast<double>(position.sums.images) / position.training_seconds}};
+    if (validation) {
+      line["val_loss"] = finite_or_null(validation->loss);
+      line["val_error"] = validation->error;
+    }
+    checkpoint.metrics.push_back(line);
+    position = {.epoch = position.epoch + 1};
+    directory.write_metrics(config, checkpoint.metrics);
+    if (position.epoch % settings_.save_every == 0 || position.epoch == settings_.epochs) {
+      const SplitResult& judge = validation ? *validation : *test;
+      const bool is_best = judge.error < checkpoint.best.error;
+      if (is_best) {
+        checkpoint.best = {judge.error, position.epoch, validation ? "validation" : "test"};
+      }
+      directory.save(checkpoint, model_.parameters(), is_best);
+    }
+    progress.epoch_done(line);
+  }
+  progress.finish();
+}
+
+}  // namespace wrn

@@ -1,0 +1,75 @@
+// The training loop: a model, its data, its recorded Programs, and what happens in which order.
+#pragma once
+
+#include <csignal>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "apps/options.h"
+#include "apps/progress.h"
+#include "apps/run_directory.h"
+#include "data/dataset.h"
+#include "data/input.h"
+#include "data/order.h"
+#include "engine/program.h"
+#include "models/wide_resnet.h"
+
+namespace wrn {
+
+/// Thrown by the trainer's loop once a signal has asked it to stop and everything is saved.
+struct Stopped {
+  int signal;
+};
+
+struct SplitResult {
+  double loss = 0, error = 0;  // mean, percent
+};
+
+enum class Purpose { kTrain, kTest };
+
+class Trainer {
+ public:
+  /// `stop`: set to a signal's number by its handler; looked at between any two batches.
+  Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
+          const Normalisation& normalisation, Context& context,
+          const volatile std::sig_atomic_t& stop, Purpose purpose);
+
+  WideResNet& model() { return model_; }
+  std::int64_t steps_per_epoch() const;
+  std::int64_t train_images() const { return std::ssize(split_.train); }
+  std::int64_t validation_images() const { return std::ssize(split_.validation); }
+  std::size_t arena_bytes() const { return arena_ ? arena_->bytes() : 0; }
+
+  /// Trains from checkpoint.position to the last epoch, saving into `directory` at the end of every
+  /// save_every-th epoch, and whenever it is asked to stop, before it throws Stopped. Throws an
+  /// Error(kNotFinite), with the last checkpoint untouched, when the loss is not finite.
+  void train(Checkpoint& checkpoint, const RunDirectory& directory, const nlohmann::json& config,
+             Progress& progress);
+
+  /// Loss and error on the test images; no value when asked to stop in between.
+  std::optional<SplitResult> test() { return evaluate(test_); }
+
+ private:
+  void record_programs(Purpose purpose);
+  Program record_training(int rows) const;
+  Program record_evaluation(int rows) const;
+  void set_rows(std::span<const std::int32_t> indices);
+  bool train_epoch(Checkpoint& checkpoint, Progress& progress);
+  std::optional<SplitResult> evaluate(const std::vector<std::int32_t>& indices);
+
+  Settings settings_;
+  Normalisation normalisation_;
+  Context& context_;
+  const volatile std::sig_atomic_t& stop_;
+  WideResNet model_;
+  ResidentData data_;
+  ValidationSplit split_;
+  std::vector<std::int32_t> test_;  // indices of the test images
+  RunState state_;
+  Tensor indices_;  // of the batch to come
+  std::optional<Program> training_, partial_training_, evaluation_;
+  std::optional<Buffer> arena_;
+};
+
+}  // namespace wrn

@@ -1,0 +1,255 @@
+// wrn_train: from a CIFAR file to a trained, saved, reloadable network.
+//
+// Reading order: main() below; options (the flags); trainer (the loop); from there models/, engine/
+// and kernels/.
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <iostream>
+#include <new>
+
+#include "apps/options.h"
+#include "apps/progress.h"
+#include "apps/run_directory.h"
+#include "apps/trainer.h"
+#include "data/cifar.h"
+#include "data/synthetic.h"
+#include "engine/checkpoint.h"
+
+namespace wrn {
+namespace {
+
+volatile std::sig_atomic_t g_stop = 0;  // the signal that asked for an end
+
+extern "C" void request_stop(int signal) { g_stop = signal; }
+
+void install_signal_handlers() {
+  struct sigaction action = {};
+  action.sa_handler = request_stop;
+  // The second signal of a kind ends the program at once.
+  action.sa_flags = static_cast<int>(SA_RESETHAND);
+  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
+  // A write beyond a file size limit then fails like one to a full disk.
+  std::signal(SIGXFSZ, SIG_IGN);
+}
+
+struct Data {
+  Dataset train, test;
+};
+
+Dataset first(Dataset dataset, std::int64_t limit) {
+  if (limit == 0 || limit >= dataset.size()) return dataset;
+  dataset.labels.resize(static_cast<std::size_t>(limit));
+  dataset.images.resize(static_cast<std::size_t>(limit) * kImageBytes);
+  return dataset;
+}
+
+Data read_data(const Settings& settings) {
+  const std::filesystem::path path = settings.data_path;
+  if (settings.dataset == "synthetic" && !std::filesystem::exists(path)) write_synthetic(path);
+  const auto read = settings.dataset == "cifar100" ? read_cifar100 : read_cifar10;
+  return {first(read(path, Split::kTrain), settings.limit_train),
+          first(read(path, Split::kTest), settings.limit_test)};
+}
+
+/// FNV-1a over every image and label, so that a run is not resumed on other data.
+std::string checksum(const Data& data) {
+  std::uint64_t hash = 0xcbf29ce484222325U;
+  for (const Dataset* part : {&data.train, &data.test}) {
+    for (const auto* bytes : {&part->images, &part->labels}) {
+      for (const std::uint8_t byte : *bytes) hash = (hash ^ byte) * 0x100000001b3U;
+    }
+  }
+  return fmt::format("{:016x}", hash);
+}
+
+Normalisation normalisation_of(const Settings& settings, const Dataset& train) {
+  Normalisation n{{0, 0, 0}, {255, 255, 255}};
+  if (settings.preprocess == "scale") return n;
+  const ChannelStats stats = channel_stats(train);
+  for (std::size_t c = 0; c < 3; ++c) {
+    n.mean[c] = static_cast<float>(stats.mean[c]);
+    // A channel that never changes has nothing to tell, whatever it is divided by.
+    n.std[c] = stats.std[c] > 0 ? static_cast<float>(stats.std[c]) : 1;
+  }
+  return n;
+}
+
+nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const Trainer& trainer,
+                         std::int64_t parameters) {
+  const Settings& s = checkpoint.settings;
+  nlohmann::json training = s;
+  for (const char* key : {"model", "dataset", "data_path", "device", "threads"}) training.erase(key);
+  return {{"model", {{"name", s.model}, {"parameters", parameters}, {"classes", checkpoint.classes}}},
+          {"dataset",
+           {{"name", s.dataset},
+            {"path", s.data_path},
+            {"checksum", checkpoint.data_checksum},
+            {"train_images", trainer.train_images()},
+            {"validation_images", trainer.validation_images()},
+            {"test_images", data.test.size()},
+            {"mean", checkpoint.normalisation.mean},
+            {"std", checkpoint.normalisation.std}}},
+          {"training", training},
+          {"device", s.device},
+          {"threads", s.threads},
+          {"activation_bytes", trainer.arena_bytes()},
+          {"versions", {{"wrn_train", WRN_VERSION}, {"library", library_version()}, {"compiler", "g++ " __VERSION__}}}};
+}
+
+/// "cpu" for auto in a build without CUDA.
+Device resolve_device(Settings& settings) {
+  if (settings.device == "cuda") return Device::kCuda;
+  settings.device = "cpu";
+  return Device::kCpu;
+}
+
+void export_weights(const std::string& path, const Checkpoint& checkpoint, const Trainer& trainer) {
+  Safetensors file;
+  file.metadata = {{"format", "pt"}, {"model", checkpoint.settings.model}};
+  export_state(trainer.model().parameters(), checkpoint.total_steps(), false, file);
+  write_safetensors(path, file);
+}
+
+void print_header(const Checkpoint& c, const Data& data, const Trainer& trainer) {
+  std::cout << fmt::format(
+      "{}: {} parameters; {}: {} training, {} validation, {} test images; {}, {} threads; "
+      "{:.0f} MiB of activations\n",
+      c.settings.model, trainer.model().parameters().count(), c.settings.dataset,
+      trainer.train_images(), trainer.validation_images(), data.test.size(), c.settings.device,
+      c.settings.threads, static_cast<double>(trainer.arena_bytes()) / 0x1p20);
+}
+
+int run(const Options& options) {
+  RunDirectory directory(options.output_dir.empty()
+                             ? fmt::format("runs/{}-{}-seed{}", options.settings.dataset,
+                                           options.settings.model, options.settings.seed)
+                             : options.output_dir);
+  Checkpoint checkpoint;
+  std::optional<Safetensors> saved;
+  if (options.resume) {
+    const std::filesystem::path file =
+        options.resume->empty() ? directory.latest() : std::filesystem::path(*options.resume);
+    saved = read_safetensors(file);
+    checkpoint = checkpoint_of(*saved);
+    checkpoint.settings = resumed_settings(checkpoint.settings, options);
+    if (options.output_dir.empty()) directory = RunDirectory(file.parent_path());
+  } else {
+    checkpoint.settings = options.settings;
+    if (!options.test_only && !options.overwrite && directory.holds_a_run()) {
+      throw Error(fmt::format("{} holds a run: give --resume to go on with it, --overwrite to replace "
+                              "it, or another -o",
+                              directory.path().string()),
+                  Status::kUsage);
+    }
+  }
+  Settings& settings = checkpoint.settings;
+
+  const int saved_threads = settings.threads;
+  const Device device = resolve_device(settings);
+  Context context(device, settings.threads);
+  settings.threads = context.threads();
+  if (saved && options.given.contains("threads") &&
+      nlohmann::json::parse(saved->metadata.at("settings")).at("threads") != saved_threads) {
+    std::cerr << fmt::format("wrn_train: warning: resuming with {} threads a run begun with {}: the "
+                             "results will differ in their last digits\n",
+                             settings.threads,
+                             nlohmann::json::parse(saved->metadata.at("settings")).at("threads").dump());
+  }
+
+  const Data data = read_data(settings);
+  const std::string data_checksum = checksum(data);
+  if (saved) {
+    if (data.train.classes() != checkpoint.classes) {
+      fail("the data has {} classes, the checkpoint {}", data.train.classes(), checkpoint.classes);
+    }
+    if (!options.test_only && data_checksum != checkpoint.data_checksum) {
+      fail("{} does not hold the images that the run was begun with: its checksum is {} and not {}",
+           settings.data_path, data_checksum, checkpoint.data_checksum);
+    }
+  } else {
+    checkpoint.classes = data.train.classes();
+    checkpoint.class_names = data.train.class_names;
+    checkpoint.normalisation = normalisation_of(settings, data.train);
+  }
+  checkpoint.data_checksum = data_checksum;
+
+  Trainer trainer(settings, data.train, data.test, checkpoint.normalisation, context, g_stop,
+                  options.test_only ? Purpose::kTest : Purpose::kTrain);
+  if (saved) {
+    import_state(*saved, true, trainer.model().parameters());
+  } else {
+    trainer.model().initialise(settings.seed);
+    if (!options.import_weights.empty()) {
+      import_state(read_safetensors(options.import_weights), false, trainer.model().parameters());
+    }
+  }
+  saved.reset();
+  if (!options.quiet) print_header(checkpoint, data, trainer);
+
+  if (options.test_only) {
+    const std::optional<SplitResult> result = trainer.test();
+    if (!result) throw Stopped{g_stop};
+    std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
+  } else if (checkpoint.position.epoch >= settings.epochs) {
+    std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n", directory.path().string(),
+                             checkpoint.position.epoch, settings.epochs);
+  } else {
+    checkpoint.steps_per_epoch = trainer.steps_per_epoch();
+    directory.prepare();
+    if (options.overwrite) directory.clear();
+    const nlohmann::json config =
+        config_of(checkpoint, data, trainer, trainer.model().parameters().count());
+    directory.write_config(config);
+    directory.write_metrics(config, checkpoint.metrics);
+    directory.save(checkpoint, trainer.model().parameters(), false);
+    Progress progress(options.quiet, settings.epochs, std::cout, isatty(STDOUT_FILENO) != 0);
+    try {
+      trainer.train(checkpoint, directory, config, progress);
+    } catch (const Stopped&) {
+      progress.message(fmt::format("stopped in epoch {}, after step {}; go on with: wrn_train --resume "
+                                   "-o {}",
+                                   checkpoint.position.epoch + 1, checkpoint.position.step,
+                                   directory.path().string()));
+      throw;
+    }
+    const nlohmann::json& last = checkpoint.metrics.back();
+    std::cout << fmt::format("test error {:.2f}% after {} epochs (lowest on the {} images: {:.2f}%, "
+                             "epoch {}); report: {}\n",
+                             last.at("test_error").get<double>(), settings.epochs,
+                             checkpoint.best.split, checkpoint.best.error, checkpoint.best.epoch,
+                             directory.report().string());
+  }
+  if (!options.export_weights.empty()) export_weights(options.export_weights, checkpoint, trainer);
+  return 0;
+}
+
+std::string one_line(std::string text) {
+  for (char& c : text) c = c == '\n' ? ' ' : c;
+  return text;
+}
+
+}  // namespace
+}  // namespace wrn
+
+int main(int argc, char** argv) {
+  using wrn::Status;
+  Status status = Status::kRuntime;
+  try {
+    const wrn::Options options = wrn::parse_options(argc, argv);
+    wrn::install_signal_handlers();
+    return wrn::run(options);
+  } catch (const wrn::Stopped& stopped) {
+    return 128 + stopped.signal;
+  } catch (const wrn::Error& error) {
+    status = error.status;
+    std::cerr << "wrn_train: " << wrn::one_line(error.what()) << '\n';
+  } catch (const std::bad_alloc&) {
+    status = Status::kOutOfMemory;
+    std::cerr << "wrn_train: out of memory\n";
+  } catch (const std::exception& error) {
+    std::cerr << "wrn_train: " << wrn::one_line(error.what()) << '\n';
+  }
+  return static_cast<int>(status);
+}

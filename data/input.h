@@ -1,0 +1,33 @@
+// The data set on the device, and the step that turns rows of it into the network's input.
+#pragma once
+
+#include "data/dataset.h"
+#include "engine/tape.h"
+#include "kernels/kernels.h"
+
+namespace wrn {
+
+/// Training and test images behind one another, resident as bytes: images [n,32,32,3], labels [n].
+struct ResidentData {
+  Tensor images, labels;
+  std::int64_t train_size = 0;  // the test images' indices start here
+
+  ResidentData(const Dataset& train, const Dataset& test, Device device);
+};
+
+/// Which images a Program works on, and how it sees them.
+struct Input {
+  Tensor indices;  // i32 [rows], persistent: the host writes it before each run; negative = padding
+  Normalisation normalisation;
+  bool augment = false;
+};
+
+struct Batch {
+  Tensor images;  // [rows,32,32,3]
+  Tensor labels;  // i32 [rows], -1 where there is no image
+};
+
+/// The first step of every Program: gather, augment, normalise.
+Batch load_images(Tape&, const ResidentData&, const Input&);
+
+}  // namespace wrn

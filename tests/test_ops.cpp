@@ -1,0 +1,409 @@
+// Every op against the double-precision oracle: the output element by element, the gradients by
+// projection. For a random r and a random direction v, the derivative of r . f(x + t v) at t = 0 is
+// taken from the oracle by central differences and compared with v . gradient.
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <random>
+
+#include "catch.h"
+#include "engine/ops.h"
+#include "engine/program.h"
+#include "oracle.h"
+
+using namespace wrn;
+using oracle::Values;
+
+namespace {
+
+struct Case {
+  std::string name;
+  std::vector<Shape> inputs;
+  std::function<Tensor(Tape&, const std::vector<Tensor>&)> record;
+  std::function<Values(const std::vector<Values>&)> compute;
+};
+
+Values random_values(std::size_t size, std::mt19937& generator) {
+  std::normal_distribution<float> normal;
+  Values values(size);
+  for (double& value : values) value = normal(generator);  // a float, exactly
+  return values;
+}
+
+double dot(const Values& a, const Values& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+void set(const Tensor& tensor, const Values& values) {
+  std::copy(values.begin(), values.end(), tensor.data<float>());
+}
+
+Tensor parameter(const std::string& name, const Shape& shape) {
+  const Tensor value = Tensor::persistent(name, shape);
+  value.set_parameter_gradient(Tensor::persistent("d " + name, shape));
+  return value;
+}
+
+void poison(const Buffer& arena) { std::memset(arena.data(), 0xFF, arena.bytes()); }  // NaNs
+
+/// The first element that is wrong or not finite, or -1.
+std::ptrdiff_t first_bad(const std::vector<float>& got, const Values& expected, double tolerance) {
+  double scale = 0;
+  for (const double value : expected) scale = std::max(scale, std::abs(value));
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double error = std::abs(got[i] - expected[i]);
+    if (!(std::isfinite(got[i]) && error <= tolerance * scale)) {
+      return static_cast<std::ptrdiff_t>(i);
+    }
+  }
+  return -1;
+}
+
+void check(const Case& c, const RunState& state = {}) {
+  INFO(c.name);
+  std::mt19937 generator(std::hash<std::string>{}(c.name));
+  std::vector<Tensor> inputs;
+  std::vector<Values> values;
+  for (std::size_t i = 0; i < c.inputs.size(); ++i) {
+    inputs.push_back(parameter("input" + std::to_string(i) + ".weight", c.inputs[i]));
+    values.push_back(random_values(static_cast<std::size_t>(inputs[i].size()), generator));
+    set(inputs[i], values[i]);
+  }
+  Context context;
+  Tape tape(Mode::kTraining, state, context);
+  const Tensor y = c.record(tape, inputs);
+  const Tensor seed = Tensor::persistent("seed", y.shape());
+  const Values r = random_values(static_cast<std::size_t>(y.size()), generator);
+  set(seed, r);
+  tape.keep(y);
+  tape.backward(y, seed);
+  std::vector<Tensor> gradients;
+  for (const Tensor& input : inputs) {
+    gradients.push_back(tape.gradient(input));
+    REQUIRE(gradients.back());
+    tape.keep(gradients.back());
+  }
+  Program program = tape.finish();
+  const Buffer arena(program.arena_bytes(), "arena");
+  program.bind(arena.data());
+  poison(arena);
+  program.run(context);
+
+  const std::vector<float> got = program.read(y);
+  const Values expected = c.compute(values);
+  REQUIRE(got.size() == expected.size());
+  const std::ptrdiff_t bad = first_bad(got, expected, 1e-5);
+  INFO("first bad output " << bad << " of " << to_string(y.shape()));
+  REQUIRE(bad == -1);
+
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    INFO("gradient of input " << i);
+    const std::vector<float> gradient = program.read(gradients[i]);
+    for (int trial = 0; trial < 3; ++trial) {
+      const Values v = random_values(values[i].size(), generator);
+      constexpr double kStep = 1e-6;
+      std::vector<Values> moved = values;
+      double derivative = 0;
+      for (const double sign : {1.0, -1.0}) {
+        for (std::size_t j = 0; j < v.size(); ++j) moved[i][j] = values[i][j] + sign * kStep * v[j];
+        derivative += sign * dot(r, c.compute(moved)) / (2 * kStep);
+      }
+      const Values g(gradient.begin(), gradient.end());
+      const double norm = std::sqrt(dot(g, g) * dot(v, v) / static_cast<double>(v.size()));
+      REQUIRE(std::isfinite(dot(g, v)));
+      REQUIRE(std::abs(dot(g, v) - derivative) <= 2e-5 * norm);
+      REQUIRE(norm > 0);
+    }
+  }
+}
+
+Case conv_case(const ConvShape& s) {
+  return {fmt::format("conv n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,
+                      s.stride),
+          {{s.n, s.h, s.w, s.c}, {s.k, s.r, s.r, s.c}},
+          [=](Tape& tape, const auto& in) { return conv2d(tape, in[0], in[1], s.stride); },
+          [=](const auto& v) { return oracle::conv(v[0], v[1], s); }};
+}
+
+Tensor ones(std::int64_t size) {
+  const Tensor tensor = Tensor::persistent("running", {size});
+  std::fill_n(tensor.data<float>(), size, 1.0F);
+  return tensor;
+}
+
+BatchNorm norm(const Tensor& gamma, const Tensor& beta) {
+  return {gamma, beta, ones(gamma.size()), ones(gamma.size())};
+}
+
+}  // namespace
+
+TEST_CASE("convolutions of every direction, size and stride") {
+  for (const int r : {1, 3})
+    for (const int stride : {1, 2})
+      for (const auto& [n, hw, c, k] : std::vector<std::array<int, 4>>{
+               {3, 8, 3, 16}, {1, 7, 16, 20}, {2, 9, 20, 3}, {1, 4, 32, 64}, {2, 1, 8, 8}}) {
+        check(conv_case({n, hw, hw == 7 ? 5 : hw, c, k, r, stride}));
+      }
+}
+
+TEST_CASE("batch norm, alone and with a ReLU") {
+  for (const Shape& shape : {Shape{2, 4, 4, 16}, Shape{3, 5, 3, 7}, Shape{5, 1, 1, 64}}) {
+    const std::vector<Shape> inputs = {shape, {shape[3]}, {shape[3]}};
+    check({"batch_norm " + to_string(shape), inputs,
+           [](Tape& tape, const auto& in) {
+             return batch_norm(tape, in[0], norm(in[1], in[2]));
+           },
+           [](const auto& v) { return oracle::batch_norm(v[0], v[1], v[2]); }});
+    check({"batch_norm_relu " + to_string(shape), inputs,
+           [](Tape& tape, const auto& in) {
+             return batch_norm_relu(tape, in[0], norm(in[1], in[2]));
+           },
+           [](const auto& v) { return oracle::relu(oracle::batch_norm(v[0], v[1], v[2])); }});
+  }
+}
+
+TEST_CASE("batch norm survives a mean far larger than its deviation") {
+  // E[x^2] - E[x]^2 would lose every digit of the variance here.
+  const Shape shape{4, 4, 4, 8};
+  Context context;
+  const RunState state;
+  const Tensor x = Tensor::persistent("x", shape), gamma = ones(8), beta = ones(8);
+  std::mt19937 generator(5);
+  Values values = random_values(static_cast<std::size_t>(x.size()), generator);
+  for (double& value : values) value = static_cast<float>(1000 + value);
+  set(x, values);
+  Tape tape(Mode::kTraining, state, context);
+  const Tensor y = batch_norm(tape, x, norm(gamma, beta));
+  tape.keep(y);
+  Program program = tape.finish();
+  const Buffer arena(program.arena_bytes(), "arena");
+  program.bind(arena.data());
+  program.run(context);
+  const Values expected = oracle::batch_norm(values, Values(8, 1.0), Values(8, 1.0));
+  REQUIRE(first_bad(program.read(y), expected, 1e-3) == -1);
+}
+
+TEST_CASE("ReLU and residual sum") {
+  check({"relu", {{2, 3, 3, 5}}, [](Tape& tape, const auto& in) { return relu(tape, in[0]); },
+         [](const auto& v) { return oracle::relu(v[0]); }});
+  check({"add", {{2, 3, 3, 5}, {2, 3, 3, 5}},
+         [](Tape& tape, const auto& in) { return add(tape, in[0], in[1]); },
+         [](const auto& v) { return oracle::add(v[0], v[1]); }});
+  check({"a tensor used three times", {{2, 3, 3, 5}},
+         [](Tape& tape, const auto& in) {
+           const Tensor y = relu(tape, in[0]);
+           return add(tape, add(tape, y, in[0]), y);
+         },
+         [](const auto& v) {
+           return oracle::add(oracle::add(oracle::relu(v[0]), v[0]), oracle::relu(v[0]));
+         }});
+}
+
+TEST_CASE("dropout") {
+  const RunState state;
+  *state.step.data<StepState>() = {.seed = 7, .epoch = 1, .step = 11, .learning_rate = 0,
+                                   .momentum = 0, .gradient_scale = 1, .weight_decay = 0};
+  for (const int layer : {0, 3}) {
+    const auto compute = [&state, layer](const auto& v) {
+      return oracle::dropout(v[0], 3, 0.3F, static_cast<std::uint32_t>(layer),
+                             *state.step.template data<StepState>());
+    };
+    check({"dropout", {{3, 5, 5, 7}},
+           [layer](Tape& tape, const auto& in) { return dropout(tape, in[0], 0.3F, layer); },
+           compute},
+          state);
+  }
+}
+
+TEST_CASE("dropout's masks differ between layers and steps and keep the expectation") {
+  StepState state{.seed = 1, .epoch = 0, .step = 0, .learning_rate = 0, .momentum = 0,
+                  .gradient_scale = 1, .weight_decay = 0};
+  Context context;
+  const std::vector<float> x(100000, 1.0F);
+  const auto mask = [&](std::uint32_t step, int layer) {
+    std::vector<float> y(x.size());
+    state.step = step;
+    cpu::dropout(x.data(), y.data(), 10, 10000, 0.3F, layer, &state, context);
+    return y;
+  };
+  const std::vector<float> one = mask(0, 0);
+  REQUIRE(one == mask(0, 0));
+  for (const auto& other : {mask(1, 0), mask(0, 1)}) {
+    const double same = static_cast<double>(std::inner_product(
+        one.begin(), one.end(), other.begin(), std::int64_t{0}, std::plus<>(),
+        [](float a, float b) { return std::int64_t{a == b}; }));
+    REQUIRE(same / 1e5 == Approx(0.7 * 0.7 + 0.3 * 0.3).margin(0.01));  // as of independent ones
+  }
+  double sum = 0;
+  for (const float value : one) sum += value;
+  REQUIRE(sum / 1e5 == Approx(1).margin(0.01));
+}
+
+TEST_CASE("pooling") {
+  for (const PoolShape& s : {PoolShape{2, 8, 8, 16, 8}, PoolShape{3, 6, 4, 5, 2}}) {
+    const Shape x{s.n, s.h, s.w, s.c};
+    check({"average_pool " + to_string(x), {x},
+           [=](Tape& tape, const auto& in) { return average_pool(tape, in[0], s.side); },
+           [=](const auto& v) { return oracle::average_pool(v[0], s); }});
+    check({"max_pool " + to_string(x), {x},
+           [=](Tape& tape, const auto& in) { return max_pool(tape, in[0], s.side); },
+           [=](const auto& v) { return oracle::max_pool(v[0], s); }});
+  }
+}
+
+TEST_CASE("linear") {
+  for (const auto& [rows, in, out] : std::vector<std::array<std::int64_t, 3>>{
+           {4, 64, 10}, {3, 17, 100}, {1, 5, 2}}) {
+    check({fmt::format("linear {}x{}x{}", rows, in, out), {{rows, in}, {out, in}, {out}},
+           [](Tape& tape, const auto& x) { return linear(tape, x[0], x[1], x[2]); },
+           [](const auto& v) { return oracle::linear(v[0], v[1], v[2]); }});
+  }
+}
+
+TEST_CASE("a whole pre-activation block with projection and dropout") {
+  const RunState state;
+  *state.step.data<StepState>() = {.seed = 3, .epoch = 0, .step = 2, .learning_rate = 0,
+                                   .momentum = 0, .gradient_scale = 1, .weight_decay = 0};
+  const ConvShape first{2, 8, 8, 4, 6, 3, 2}, shortcut{2, 8, 8, 4, 6, 1, 2},
+      second{2, 4, 4, 6, 6, 3, 1};
+  check({"block",
+         {{2, 8, 8, 4}, {4}, {4}, {6, 3, 3, 4}, {6}, {6}, {6, 3, 3, 6}, {6, 1, 1, 4}},
+         [](Tape& tape, const auto& in) {
+           const Tensor a = batch_norm_relu(tape, in[0], norm(in[1], in[2]));
+           const Tensor skip = conv2d(tape, a, in[7], 2);
+           Tensor h = conv2d(tape, a, in[3], 2);
+           h = batch_norm_relu(tape, h, norm(in[4], in[5]));
+           h = dropout(tape, h, 0.3F, 0);
+           return add(tape, conv2d(tape, h, in[6], 1), skip);
+         },
+         [&](const auto& v) {
+           const Values a = oracle::relu(oracle::batch_norm(v[0], v[1], v[2]));
+           Values h = oracle::conv(a, v[3], first);
+           h = oracle::relu(oracle::batch_norm(h, v[4], v[5]));
+           h = oracle::dropout(h, 2, 0.3F, 0, *state.step.template data<StepState>());
+           return oracle::add(oracle::conv(h, v[6], second), oracle::conv(a, v[7], shortcut));
+         }},
+        state);
+}
+
+TEST_CASE("softmax cross-entropy, its gradient and its counts; padding counts for nothing") {
+  const std::vector<std::int32_t> labels = {2, 0, -1, 4, 1};
+  Context context;
+  const RunState state;
+  const Tensor logits = parameter("logits", {5, 6});
+  const Tensor label_tensor = Tensor::persistent("labels", {5}, DType::kI32);
+  std::copy(labels.begin(), labels.end(), label_tensor.data<std::int32_t>());
+  std::mt19937 generator(3);
+  const Values values = random_values(30, generator);
+  set(logits, values);
+
+  Tape tape(Mode::kTraining, state, context);
+  const Tensor scaled = add(tape, logits, logits);  // so that the gradient passes through an op
+  const Tensor loss = softmax_cross_entropy(tape, scaled, label_tensor);
+  tape.keep(loss);
+  // The loss's gradient is itself the sum's, taken twice; read it where it arrives first.
+  tape.backward(loss);
+  const Tensor gradient = tape.gradient(scaled);
+  tape.keep(gradient);
+  Program program = tape.finish();
+  const Buffer arena(program.arena_bytes(), "arena");
+  program.bind(arena.data());
+  poison(arena);
+  program.run(context);
+
+  Values doubled = values;
+  for (double& value : doubled) value *= 2;
+  REQUIRE(program.read(loss)[0] == Approx(oracle::cross_entropy(doubled, labels)).epsilon(1e-5));
+  const std::vector<float> got = program.read(gradient);
+  int wrong = 0;
+  for (std::size_t row = 0; row < 5; ++row) {
+    const auto begin = doubled.begin() + static_cast<std::ptrdiff_t>(row * 6);
+    if (labels[row] >= 0 && std::max_element(begin, begin + 6) - begin != labels[row]) ++wrong;
+    for (std::size_t k = 0; k < 6; ++k) {
+      Values moved = doubled;
+      moved[row * 6 + k] += 1e-6;
+      const double up = oracle::cross_entropy(moved, labels);
+      moved[row * 6 + k] -= 2e-6;
+      const double derivative = (up - oracle::cross_entropy(moved, labels)) / 2e-6;
+      REQUIRE(got[row * 6 + k] == Approx(derivative).margin(1e-6));
+    }
+  }
+  const Metrics& metrics = *state.metrics.data<Metrics>();
+  REQUIRE(metrics.images == 4);
+  REQUIRE(metrics.wrong == wrong);
+  REQUIRE(metrics.not_finite == 0);
+  REQUIRE(metrics.loss_sum == Approx(4 * oracle::cross_entropy(doubled, labels)).epsilon(1e-5));
+}
+
+TEST_CASE("SGD with Nesterov momentum, dampening and weight decay, as Torch writes it") {
+  Context context;
+  std::mt19937 generator(9);
+  Values w = random_values(50, generator), m = random_values(50, generator);
+  const Values g = random_values(50, generator);
+  std::vector<float> fw(w.begin(), w.end()), fm(m.begin(), m.end()), fg(g.begin(), g.end());
+  const StepState state{.seed = 0, .epoch = 0, .step = 0, .learning_rate = 0.1F, .momentum = 0.9F,
+                        .gradient_scale = 0.75F, .weight_decay = 5e-4F};
+  Metrics metrics{};
+  for (const bool nesterov : {true, false}) {
+    cpu::sgd_step(fw.data(), fg.data(), fm.data(), 50, nesterov, &state, &metrics, context);
+    for (std::size_t i = 0; i < 50; ++i) {
+      const double d = g[i] + 5e-4 * w[i];
+      m[i] = 0.9 * m[i] + 0.75 * d;
+      w[i] -= 0.1 * (nesterov ? d + 0.9 * m[i] : m[i]);
+    }
+    REQUIRE(first_bad(fw, w, 1e-6) == -1);
+    REQUIRE(first_bad(fm, m, 1e-6) == -1);
+  }
+  metrics.not_finite = 1;
+  const std::vector<float> before = fw;
+  cpu::sgd_step(fw.data(), fg.data(), fm.data(), 50, true, &state, &metrics, context);
+  REQUIRE(fw == before);
+}
+
+TEST_CASE("running statistics take the unbiased variance, and nothing once a loss was not finite") {
+  Context context;
+  const float mean[2] = {1, 2}, variance[2] = {3, 4};
+  float running_mean[2] = {0, 1}, running_variance[2] = {1, 1};
+  Metrics metrics{};
+  const ImageShape shape{2, 1, 2, 2};  // 4 rows: 4/3 of the biased variance
+  cpu::update_running_statistics(mean, variance, running_mean, running_variance, shape, 0.1F,
+                                 &metrics, context);
+  REQUIRE(running_mean[0] == Approx(0.1));
+  REQUIRE(running_mean[1] == Approx(1.1));
+  REQUIRE(running_variance[0] == Approx(0.9 + 0.1 * 4));
+  REQUIRE(running_variance[1] == Approx(0.9 + 0.1 * 16.0 / 3));
+  metrics.not_finite = 1;
+  const float before = running_mean[0];
+  cpu::update_running_statistics(mean, variance, running_mean, running_variance, shape, 0.1F,
+                                 &metrics, context);
+  REQUIRE(running_mean[0] == before);
+}
+
+TEST_CASE("batch norm in inference uses the running statistics") {
+  Context context;
+  const RunState state;
+  std::mt19937 generator(4);
+  const Tensor x = Tensor::persistent("x", {2, 3, 3, 5});
+  const Values values = random_values(90, generator);
+  set(x, values);
+  const BatchNorm bn = norm(parameter("bn.weight", {5}), parameter("bn.bias", {5}));
+  const Values gamma = random_values(5, generator), beta = random_values(5, generator),
+               mean = random_values(5, generator), variance = {0.5, 1, 2, 3, 0.25};
+  set(bn.gamma, gamma);
+  set(bn.beta, beta);
+  set(bn.running_mean, mean);
+  set(bn.running_variance, variance);
+  for (const bool with_relu : {false, true}) {
+    Tape tape(Mode::kInference, state, context);
+    const Tensor y = with_relu ? batch_norm_relu(tape, x, bn) : batch_norm(tape, x, bn);
+    tape.keep(y);
+    Program program = tape.finish();
+    const Buffer arena(program.arena_bytes(), "arena");
+    program.bind(arena.data());
+    program.run(context);
+    const Values expected = oracle::normalise(values, {mean, variance}, gamma, beta);
+    REQUIRE(first_bad(program.read(y), with_relu ? oracle::relu(expected) : expected, 1e-5) == -1);
+  }
+}

@@ -1,0 +1,170 @@
+// The tape's rules, and the planner against a run in which every tensor has memory of its own.
+#include <cstring>
+#include <random>
+
+#include "catch.h"
+#include "engine/program.h"
+#include "models/wide_resnet.h"
+
+using namespace wrn;
+
+namespace {
+
+void require_error(const std::function<void()>& action, const std::string& part) {
+  try {
+    action();
+  } catch (const Error& error) {
+    INFO(error.what());
+    REQUIRE(std::string(error.what()).find(part) != std::string::npos);
+    return;
+  }
+  FAIL("no error that says '" << part << "'");
+}
+
+Tensor filled(const std::string& name, const Shape& shape, std::uint32_t seed) {
+  const Tensor tensor = Tensor::persistent(name, shape);
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal;
+  for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.data<float>()[i] = normal(generator);
+  return tensor;
+}
+
+Tensor with_gradient(const Tensor& value) {
+  value.set_parameter_gradient(Tensor::persistent("d " + value.name(), value.shape()));
+  return value;
+}
+
+}  // namespace
+
+TEST_CASE("what a tape refuses, it refuses while recording") {
+  Context context;
+  const RunState state;
+  const Tensor x = filled("x", {2, 4, 4, 8}, 1);
+  const Tensor w = with_gradient(filled("conv.weight", {8, 3, 3, 8}, 2));
+  Tape tape(Mode::kTraining, state, context);
+  const auto refuses = [&](const std::string& part, const std::function<void()>& action) {
+    require_error(action, part);
+  };
+
+  refuses("filters conv.weight [8,3,3,8] for images [2,4,4,6]",
+          [&] { conv2d(tape, filled("y", {2, 4, 4, 6}, 1), w, 1); });
+  refuses("stride 3", [&] { conv2d(tape, x, w, 3); });
+  refuses("has the shape [2,3]", [&] { conv2d(tape, filled("y", {2, 3}, 1), w, 1); });
+  refuses("is u8", [&] { conv2d(tape, Tensor::persistent("y", {1, 4, 4, 8}, DType::kU8), w, 1); });
+  refuses("a tensor is missing", [&] { conv2d(tape, Tensor(), w, 1); });
+  refuses("add: y has the shape [2,4,4,6] and not [2,4,4,8]",
+          [&] { add(tape, x, filled("y", {2, 4, 4, 6}, 1)); });
+  refuses("windows of 3", [&] { average_pool(tape, x, 3); });
+  refuses("p = 1", [&] { dropout(tape, x, 1, 0); });
+  refuses("the labels are f32",
+          [&] { softmax_cross_entropy(tape, filled("logits", {2, 3}, 1), filled("l", {2}, 1)); });
+  refuses("no step has written", [&] { relu(tape, tape.make("nothing", {2})); });
+  refuses("has been written", [&] {
+    const Tensor y = relu(tape, x);
+    tape.step({.name = "again", .reads = {x}, .writes = {y}});
+  });
+  refuses("no CUDA", [] { Context(Device::kCuda); });
+  refuses("no CUDA", [] { Tensor::persistent("x", {1}, DType::kF32, Device::kCuda); });
+
+  const Tensor y = conv2d(tape, x, w, 1);
+  const Tensor seed = filled("seed", y.shape(), 3);
+  refuses("another tape", [&] {
+    Tape other(Mode::kTraining, state, context);
+    relu(other, y);
+  });
+  refuses("a gradient [1]", [&] { tape.backward(y, filled("seed", {1}, 3)); });
+}
+
+TEST_CASE("backward happens once, in training, before the end") {
+  Context context;
+  const RunState state;
+  const Tensor x = filled("x", {2, 4, 4, 8}, 1);
+  const Tensor w = with_gradient(filled("conv.weight", {8, 3, 3, 8}, 2));
+  const Tensor unused = with_gradient(filled("unused.weight", {8}, 2));
+  Tape tape(Mode::kTraining, state, context);
+  const Tensor y = conv2d(tape, x, w, 1);
+  const Tensor seed = filled("seed", y.shape(), 3);
+  tape.backward(y, seed);
+  require_error([&] { tape.backward(y, seed); }, "second backward");
+  tape.check_gradient(w);
+  require_error([&] { tape.check_gradient(unused); }, "unused.weight gets no gradient in its slab");
+  // x is data: nobody asked for its gradient, so nothing computes it.
+  REQUIRE(!tape.gradient(x));
+  Program program = tape.finish();
+  require_error([&] { relu(tape, x); }, "finished");
+  require_error([&] { tape.finish(); }, "finished");
+  require_error([&] { static_cast<void>(program.read(y)); }, "was not kept");
+
+  Tape inference(Mode::kInference, state, context);
+  const Tensor z = conv2d(inference, x, w, 1);
+  require_error([&] { inference.backward(z, seed); }, "inference");
+}
+
+TEST_CASE("a shared parameter's gradients add up in its slab") {
+  Context context;
+  const RunState state;
+  const Tensor x = filled("x", {2, 4, 4, 8}, 1);
+  const auto run = [&](int uses) {
+    const Tensor w = with_gradient(filled("conv.weight", {8, 3, 3, 8}, 2));
+    Tape tape(Mode::kTraining, state, context);
+    Tensor y = conv2d(tape, x, w, 1);
+    for (int i = 1; i < uses; ++i) y = add(tape, y, conv2d(tape, x, w, 1));
+    tape.backward(y, filled("seed", y.shape(), 3));
+    const Tensor gradient = tape.gradient(w);
+    Program program = tape.finish();
+    const Buffer arena(program.arena_bytes(), "arena");
+    program.bind(arena.data());
+    program.run(context);
+    return program.read(gradient);
+  };
+  const std::vector<float> once = run(1), thrice = run(3);
+  for (std::size_t i = 0; i < once.size(); ++i) {
+    REQUIRE(thrice[i] == Approx(3 * once[i]).margin(1e-4));
+  }
+}
+
+TEST_CASE("shared memory gives the same bits as memory of one's own, and is much less") {
+  for (const char* name : {"wrn-10-1", "wrn-16-2", "wrn-10-2-B(1,3,1)", "wrn-13-1-l3"}) {
+    INFO(name);
+    WideResNetSpec spec = parse_model(name);
+    spec.dropout = 0.3F;
+    Context context;
+    const Tensor images = filled("images", {4, 32, 32, 3}, 1);
+    const Tensor labels = Tensor::persistent("labels", {4}, DType::kI32);
+
+    const auto run = [&](Placing placing) {
+      WideResNet model(spec);
+      model.initialise(5);
+      const RunState state;
+      *state.step.data<StepState>() = {.seed = 1, .epoch = 0, .step = 0, .learning_rate = 0.1F,
+                                       .momentum = 0.9F, .gradient_scale = 1,
+                                       .weight_decay = 5e-4F};
+      Tape tape(Mode::kTraining, state, context);
+      const Tensor loss = softmax_cross_entropy(tape, model.forward(tape, images), labels);
+      tape.keep(loss);
+      tape.backward(loss);
+      const Parameters& p = model.parameters();
+      sgd(tape, p.values(), p.gradients(), p.momenta(), true);
+      Program program = tape.finish().placed(placing);
+      const Buffer arena(program.arena_bytes(), "arena");
+      program.bind(arena.data());
+      std::vector<float> results;
+      for (int step = 0; step < 3; ++step) {
+        std::memset(arena.data(), 0xFF, arena.bytes());  // NaN: whatever is left over must not count
+        program.run(context);
+        results.push_back(program.read(loss)[0]);
+      }
+      for (const Tensor& x : {p.values(), p.gradients(), p.momenta(), p.buffers().front()}) {
+        const std::vector<float> values = program.read(x);
+        results.insert(results.end(), values.begin(), values.end());
+      }
+      return std::make_pair(results, program.arena_bytes());
+    };
+    const auto [shared, shared_bytes] = run(Placing::kShared);
+    const auto [separate, separate_bytes] = run(Placing::kSeparate);
+    REQUIRE(std::isfinite(shared[0]));
+    REQUIRE(shared.size() == separate.size());
+    REQUIRE(std::memcmp(shared.data(), separate.data(), shared.size() * sizeof(float)) == 0);
+    REQUIRE(shared_bytes < separate_bytes / 2);
+  }
+}
