@@ -54,7 +54,8 @@ struct ModelParts {
 
 void check(const Settings& s) {
   const auto finite_at_least_0 = [](const char* flag, double value) {
-    if (!(std::isfinite(value) && value >= 0)) usage(fmt::format("{} {}: must be 0 or more", flag, value));
+    if (!(std::isfinite(value) && value >= 0))
+      usage(fmt::format("{} {}: must be 0 or more", flag, value));
   };
   finite_at_least_0("--lr", s.lr);
   finite_at_least_0("--weight-decay", s.weight_decay);
@@ -67,8 +68,8 @@ void check(const Settings& s) {
   }
   for (std::size_t i = 0; i < s.lr_drops.size(); ++i) {
     if (s.lr_drops[i] < 0 || (i > 0 && s.lr_drops[i] <= s.lr_drops[i - 1])) {
-      usage(fmt::format("--lr-drops {}: must be epochs in rising order",
-                        fmt::join(s.lr_drops, ",")));
+      usage(
+          fmt::format("--lr-drops {}: must be epochs in rising order", fmt::join(s.lr_drops, ",")));
     }
   }
 }
@@ -79,7 +80,8 @@ void apply_recipe(Settings& s, const std::set<std::string>& given) {
     // Epochs 60, 120 and 160 of 200; a drop at epoch 0 would be no drop.
     for (const int tenths : {3, 6, 8}) {
       const int epoch = s.epochs * tenths / 10;
-      if (epoch > 0 && (s.lr_drops.empty() || epoch > s.lr_drops.back())) s.lr_drops.push_back(epoch);
+      if (epoch > 0 && (s.lr_drops.empty() || epoch > s.lr_drops.back()))
+        s.lr_drops.push_back(epoch);
     }
   }
   if (s.data_path.empty()) s.data_path = s.dataset == "synthetic" ? "synthetic" : "cifar";
@@ -100,87 +102,135 @@ Options parse_options(int argc, const char* const* argv) {
   const std::string data = "Data";
   app.add_option("--dataset", s.dataset, "cifar10, cifar100, or synthetic: drawn shapes")
       ->check(CLI::IsMember({"cifar10", "cifar100", "synthetic"}))
-      ->capture_default_str()->group(data);
+      ->capture_default_str()
+      ->group(data);
   app.add_option("--data-path", s.data_path,
                  "directory of the binary files (default ./cifar; ./synthetic, which is drawn "
-                 "when it is not there)")->group(data);
+                 "when it is not there)")
+      ->group(data);
   app.add_option("--preprocess", s.preprocess,
                  "meanstd: by the training set's mean and deviation; scale: divide by 255")
       ->check(CLI::IsMember({"meanstd", "scale"}))
-      ->capture_default_str()->group(data);
-  app.add_flag("--no-augment", s.no_augment, "neither flip nor crop the training images")->group(data);
+      ->capture_default_str()
+      ->group(data);
+  app.add_flag("--no-augment", s.no_augment, "neither flip nor crop the training images")
+      ->group(data);
   app.add_option("--val-split", s.val_split,
                  "share of the training images held out for validation, 0 to 1")
-      ->capture_default_str()->group(data);
+      ->capture_default_str()
+      ->group(data);
   app.add_option("--limit-train", s.limit_train, "use the first N training images, 0 = all")
-      ->check(CLI::NonNegativeNumber)->capture_default_str()->group(data);
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(data);
   app.add_option("--limit-test", s.limit_test, "use the first N test images, 0 = all")
-      ->check(CLI::NonNegativeNumber)->capture_default_str()->group(data);
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group(data);
 
   const std::string model = "Network";
   auto* name = app.add_option("--model", s.model, "the network by its name, see below")
-                   ->capture_default_str()->group(model);
+                   ->capture_default_str()
+                   ->group(model);
   std::vector<CLI::Option*> part_options = {
       app.add_option("--depth", parts.depth, "instead of --model: its depth")
-          ->capture_default_str()->group(model),
+          ->capture_default_str()
+          ->group(model),
       app.add_option("--widen-factor", parts.widen, "its widening factor k")
-          ->capture_default_str()->group(model),
+          ->capture_default_str()
+          ->group(model),
       app.add_option("--block", parts.block, "its block type, like \"B(3,1)\" or 3,1")
-          ->group(model)->default_str("B(3,3)"),
+          ->group(model)
+          ->default_str("B(3,3)"),
       app.add_option("--deepening", parts.deepening, "its deepening factor l")
-          ->check(CLI::Range(1, 16))->capture_default_str()->group(model)};
+          ->check(CLI::Range(1, 16))
+          ->capture_default_str()
+          ->group(model)};
   for (CLI::Option* part : part_options) part->excludes(name);
   part_options[3]->excludes(part_options[2]);
   app.add_option("--dropout", s.dropout, "drop probability between a block's convolutions")
-      ->capture_default_str()->group(model);
+      ->capture_default_str()
+      ->group(model);
 
   const std::string training = "Training";
   app.add_option("--recipe", s.recipe,
                  "paper-cifar: SGD with Nesterov momentum, the rate dropped at 30, 60 and 80% of "
                  "the epochs")
-      ->check(CLI::IsMember({"paper-cifar"}))->capture_default_str()->group(training);
+      ->check(CLI::IsMember({"paper-cifar"}))
+      ->capture_default_str()
+      ->group(training);
   app.add_option("--epochs", s.epochs, "passes over the training set")
-      ->check(CLI::Range(1, 100000))->capture_default_str()->group(training);
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str()
+      ->group(training);
   app.add_option("-b,--batch-size", s.batch_size, "images a step")
-      ->check(CLI::Range(1, 1 << 20))->capture_default_str()->group(training);
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->group(training);
   app.add_option("--lr", s.lr, "learning rate")->capture_default_str()->group(training);
-  app.add_option("--lr-drops", s.lr_drops, "epochs (from 0) at whose start the rate drops, like 60,120,160")
-      ->delimiter(',')->group(training)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--lr-drops", s.lr_drops,
+                 "epochs (from 0) at whose start the rate drops, like 60,120,160")
+      ->delimiter(',')
+      ->group(training)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--lr-drop-factor", s.lr_drop_factor, "what each drop multiplies the rate by")
-      ->capture_default_str()->group(training);
+      ->capture_default_str()
+      ->group(training);
   app.add_flag("--keep-momentum", s.keep_momentum,
-               "do not clear the momentum at a drop (the paper's code clears it)")->group(training);
-  app.add_option("--momentum", s.momentum, "Nesterov momentum")->capture_default_str()->group(training);
+               "do not clear the momentum at a drop (the paper's code clears it)")
+      ->group(training);
+  app.add_option("--momentum", s.momentum, "Nesterov momentum")
+      ->capture_default_str()
+      ->group(training);
   app.add_option("--weight-decay", s.weight_decay, "on every parameter")
-      ->capture_default_str()->group(training);
+      ->capture_default_str()
+      ->group(training);
   app.add_flag("--keep-last-batch", s.keep_last_batch,
-               "train on an epoch's last, smaller batch too (the paper drops it)")->group(training);
+               "train on an epoch's last, smaller batch too (the paper drops it)")
+      ->group(training);
   app.add_option("--seed", s.seed, "of weights, order, augmentation and dropout")
-      ->capture_default_str()->group(training);
+      ->capture_default_str()
+      ->group(training);
 
   const std::string running = "Running";
   app.add_option("--device", s.device, "auto, cpu or cuda")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))->capture_default_str()->group(running);
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str()
+      ->group(running);
   app.add_option("--threads", s.threads, "CPU cores to use, 0 = all")
-      ->check(CLI::Range(0, 1024))->capture_default_str()->group(running);
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str()
+      ->group(running);
   app.add_option("-o,--output-dir", options.output_dir,
-                 "where the run is kept (default runs/DATASET-MODEL-seedSEED)")->group(running);
-  app.add_flag("--overwrite", options.overwrite, "replace the run in the output directory")->group(running);
-  app.add_option("--save-every", s.save_every, "epochs between checkpoints; the last is always saved")
-      ->check(CLI::Range(1, 100000))->capture_default_str()->group(running);
+                 "where the run is kept (default runs/DATASET-MODEL-seedSEED)")
+      ->group(running);
+  app.add_flag("--overwrite", options.overwrite, "replace the run in the output directory")
+      ->group(running);
+  app.add_option("--save-every", s.save_every,
+                 "epochs between checkpoints; the last is always saved")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str()
+      ->group(running);
   std::string resume;
   auto* resume_option =
       app.add_option("--resume", resume, "go on from FILE, or from the run in the output directory")
-          ->expected(0, 1)->type_name("[FILE]")->group(running);
+          ->expected(0, 1)
+          ->type_name("[FILE]")
+          ->group(running);
   app.add_flag("--quiet", options.quiet, "print nothing but errors and the result")->group(running);
 
   const std::string weights = "Weights";
-  app.add_flag("--test-only", options.test_only, "measure the test error of --resume's or --import-weights' network and stop")
+  app.add_flag("--test-only", options.test_only,
+               "measure the test error of --resume's or --import-weights' network and stop")
       ->group(weights);
   app.add_option("--export-weights", options.export_weights,
-                 "write the final weights to FILE (safetensors, PyTorch's names)")->type_name("FILE")->group(weights);
-  auto* import_option = app.add_option("--import-weights", options.import_weights,
-                                       "start from the weights in FILE")->type_name("FILE")->group(weights);
+                 "write the final weights to FILE (safetensors, PyTorch's names)")
+      ->type_name("FILE")
+      ->group(weights);
+  auto* import_option =
+      app.add_option("--import-weights", options.import_weights, "start from the weights in FILE")
+          ->type_name("FILE")
+          ->group(weights);
   import_option->excludes(resume_option);
   app.get_option("--overwrite")->excludes(resume_option);
 

@@ -46,8 +46,8 @@ struct Options {
 /// --version.
 Options parse_options(int argc, const char* const* argv);
 
-/// The settings of a checkpoint, changed by those of the command line that may change: where the data
-/// is, and how the program runs. Throws an Error(kUsage) for any other that differs.
+/// The settings of a checkpoint, changed by those of the command line that may change: where the
+/// data is, and how the program runs. Throws an Error(kUsage) for any other that differs.
 Settings resumed_settings(const Settings& saved, const Options& options);
 
 }  // namespace wrn

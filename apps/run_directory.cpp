@@ -12,7 +12,8 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kFormat = "wrn.cu checkpoint 1";
 
-// Doubles go through JSON exactly: it writes as many digits as are needed to read the same bits back.
+// Doubles go through JSON exactly: it writes as many digits as are needed to read the same bits
+// back.
 nlohmann::json to_json(const Position& p) {
   return {{"epoch", p.epoch},
           {"step", p.step},
@@ -49,7 +50,9 @@ std::map<std::string, std::string> to_metadata(const Checkpoint& c) {
           {"data_checksum", c.data_checksum},
           {"position", to_json(c.position).dump()},
           {"steps_per_epoch", std::to_string(c.steps_per_epoch)},
-          {"best", nlohmann::json{{"error", c.best.error}, {"epoch", c.best.epoch}, {"split", c.best.split}}.dump()},
+          {"best",
+           nlohmann::json{{"error", c.best.error}, {"epoch", c.best.epoch}, {"split", c.best.split}}
+               .dump()},
           {"metrics", nlohmann::json(c.metrics).dump()},
           {"version", WRN_VERSION}};
 }
@@ -104,8 +107,8 @@ void RunDirectory::prepare() const {
 }
 
 void RunDirectory::clear() const {
-  for (const fs::path& file : {latest(), best(), report(), directory_ / "config.json",
-                               directory_ / "metrics.jsonl"}) {
+  for (const fs::path& file :
+       {latest(), best(), report(), directory_ / "config.json", directory_ / "metrics.jsonl"}) {
     std::error_code error;
     fs::remove(file, error);
     if (error) fail("cannot remove {}: {}", file.string(), error.message());

@@ -2,8 +2,8 @@
 //
 //   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors
 //
-// A checkpoint carries the whole history of metrics, so that resuming from any of them needs no other
-// file: metrics.jsonl is rewritten from it, which cuts off the epochs that came after.
+// A checkpoint carries the whole history of metrics, so that resuming from any of them needs no
+// other file: metrics.jsonl is rewritten from it, which cuts off the epochs that came after.
 #pragma once
 
 #include <filesystem>
@@ -19,11 +19,11 @@ namespace wrn {
 
 /// How far a run has come.
 struct Position {
-  int epoch = 0;          // finished epochs
-  std::int64_t step = 0;  // steps done in the epoch begun
-  double seconds = 0;     // spent on that epoch
+  int epoch = 0;                // finished epochs
+  std::int64_t step = 0;        // steps done in the epoch begun
+  double seconds = 0;           // spent on that epoch
   double training_seconds = 0;  // of which in its steps
-  Metrics sums{};         // of that epoch's batches
+  Metrics sums{};               // of that epoch's batches
 };
 
 struct Best {
@@ -47,7 +47,8 @@ struct Checkpoint {
   std::int64_t total_steps() const { return position.epoch * steps_per_epoch + position.step; }
 };
 
-/// To and from the file's metadata; throws an Error naming the file where a part is missing or wrong.
+/// To and from the file's metadata; throws an Error naming the file where a part is missing or
+/// wrong.
 std::map<std::string, std::string> to_metadata(const Checkpoint&);
 Checkpoint checkpoint_of(const Safetensors& file);
 
@@ -68,7 +69,8 @@ class RunDirectory {
 
   void write_config(const nlohmann::json& config) const;
   /// metrics.jsonl and report.html, from the history.
-  void write_metrics(const nlohmann::json& config, const std::vector<nlohmann::json>& metrics) const;
+  void write_metrics(const nlohmann::json& config,
+                     const std::vector<nlohmann::json>& metrics) const;
   /// latest.safetensors; with `is_best`, best.safetensors is made the same file.
   void save(const Checkpoint&, const Parameters&, bool is_best) const;
 

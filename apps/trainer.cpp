@@ -68,9 +68,10 @@ Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& 
   std::iota(test_.begin(), test_.end(), static_cast<std::int32_t>(train.size()));
   if (purpose == Purpose::kTrain && train_images() < settings.batch_size &&
       !settings.keep_last_batch) {
-    fail("{} training images are fewer than a batch of {}: give --batch-size {} or less, or "
-         "--keep-last-batch",
-         train_images(), settings.batch_size, train_images());
+    fail(
+        "{} training images are fewer than a batch of {}: give --batch-size {} or less, or "
+        "--keep-last-batch",
+        train_images(), settings.batch_size, train_images());
   }
   record_programs(purpose);
 }
@@ -116,12 +117,12 @@ void Trainer::record_programs(Purpose purpose) {
   if (const std::size_t free = available_memory(); bytes > free) {
     int fits = rows / 2;
     while (fits > 0 && record_training(fits).arena_bytes() > free) fits /= 2;
-    throw Error(fmt::format("out of memory: a batch of {} needs {:.1f} GiB, {:.1f} GiB are free; {}",
-                            rows, static_cast<double>(bytes) / 0x1p30,
-                            static_cast<double>(free) / 0x1p30,
-                            fits > 0 ? fmt::format("--batch-size {} fits", fits)
-                                     : "not even one image fits: take a smaller model"),
-                Status::kOutOfMemory);
+    throw Error(
+        fmt::format("out of memory: a batch of {} needs {:.1f} GiB, {:.1f} GiB are free; {}", rows,
+                    static_cast<double>(bytes) / 0x1p30, static_cast<double>(free) / 0x1p30,
+                    fits > 0 ? fmt::format("--batch-size {} fits", fits)
+                             : "not even one image fits: take a smaller model"),
+        Status::kOutOfMemory);
   }
   arena_.emplace(bytes, "the tensors of a step", context_.device());
   for (auto* program : {&training_, &partial_training_, &evaluation_}) {
@@ -162,8 +163,8 @@ bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
         .weight_decay = static_cast<float>(settings_.weight_decay)};
     const std::int64_t begin = position.step * settings_.batch_size;
     const std::int64_t rows = std::min<std::int64_t>(settings_.batch_size, train_images() - begin);
-    set_rows(std::span(order).subspan(static_cast<std::size_t>(begin),
-                                      static_cast<std::size_t>(rows)));
+    set_rows(
+        std::span(order).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows)));
     (rows == settings_.batch_size ? *training_ : *partial_training_).run(context_);
     if (metrics.not_finite > 0) {
       throw Error(
@@ -177,10 +178,9 @@ bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
     position.training_seconds = seconds_before + seconds_since(start);
     position.sums = metrics;
     const SplitResult sofar = result_of(metrics);
-    const double seconds_a_step =
-        position.training_seconds / static_cast<double>(position.step);
-    const double steps_left = static_cast<double>(steps * settings_.epochs -
-                                                  checkpoint.total_steps());
+    const double seconds_a_step = position.training_seconds / static_cast<double>(position.step);
+    const double steps_left =
+        static_cast<double>(steps * settings_.epochs - checkpoint.total_steps());
     progress.batch(position.epoch + 1, position.step, steps, sofar.loss, sofar.error,
                    static_cast<double>(metrics.images) / position.training_seconds,
                    steps_left * seconds_a_step);
@@ -218,16 +218,15 @@ void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
     }
 
     const SplitResult train = result_of(position.sums);
-    nlohmann::json line = {
-        {"epoch", position.epoch + 1},
-        {"lr", learning_rate(settings_, position.epoch)},
-        {"train_loss", finite_or_null(train.loss)},
-        {"train_error", train.error},
-        {"test_loss", finite_or_null(test->loss)},
-        {"test_error", test->error},
-        {"seconds", position.seconds},
-        {"images_per_second",
-         static_cast<double>(position.sums.images) / position.training_seconds}};
+    nlohmann::json line = {{"epoch", position.epoch + 1},
+                           {"lr", learning_rate(settings_, position.epoch)},
+                           {"train_loss", finite_or_null(train.loss)},
+                           {"train_error", train.error},
+                           {"test_loss", finite_or_null(test->loss)},
+                           {"test_error", test->error},
+                           {"seconds", position.seconds},
+                           {"images_per_second",
+                            static_cast<double>(position.sums.images) / position.training_seconds}};
     if (validation) {
       line["val_loss"] = finite_or_null(validation->loss);
       line["val_error"] = validation->error;

@@ -35,6 +35,7 @@ class Trainer {
           const Normalisation& normalisation, Context& context,
           const volatile std::sig_atomic_t& stop, Purpose purpose);
 
+  const WideResNet& model() const { return model_; }
   WideResNet& model() { return model_; }
   std::int64_t steps_per_epoch() const;
   std::int64_t train_images() const { return std::ssize(split_.train); }

@@ -47,10 +47,11 @@ Dataset first(Dataset dataset, std::int64_t limit) {
 
 Data read_data(const Settings& settings) {
   const std::filesystem::path path = settings.data_path;
-  if (settings.dataset == "synthetic" && !std::filesystem::exists(path)) write_synthetic(path);
+  if (settings.dataset == "synthetic" && !std::filesystem::exists(path))
+    write_synthetic(path, 5000, 1000, 1);
   const auto read = settings.dataset == "cifar100" ? read_cifar100 : read_cifar10;
-  return {first(read(path, Split::kTrain), settings.limit_train),
-          first(read(path, Split::kTest), settings.limit_test)};
+  return {first(read(path, Split::train), settings.limit_train),
+          first(read(path, Split::test), settings.limit_test)};
 }
 
 /// FNV-1a over every image and label, so that a run is not resumed on other data.
@@ -80,22 +81,27 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
                          std::int64_t parameters) {
   const Settings& s = checkpoint.settings;
   nlohmann::json training = s;
-  for (const char* key : {"model", "dataset", "data_path", "device", "threads"}) training.erase(key);
-  return {{"model", {{"name", s.model}, {"parameters", parameters}, {"classes", checkpoint.classes}}},
-          {"dataset",
-           {{"name", s.dataset},
-            {"path", s.data_path},
-            {"checksum", checkpoint.data_checksum},
-            {"train_images", trainer.train_images()},
-            {"validation_images", trainer.validation_images()},
-            {"test_images", data.test.size()},
-            {"mean", checkpoint.normalisation.mean},
-            {"std", checkpoint.normalisation.std}}},
-          {"training", training},
-          {"device", s.device},
-          {"threads", s.threads},
-          {"activation_bytes", trainer.arena_bytes()},
-          {"versions", {{"wrn_train", WRN_VERSION}, {"library", library_version()}, {"compiler", "g++ " __VERSION__}}}};
+  for (const char* key : {"model", "dataset", "data_path", "device", "threads"})
+    training.erase(key);
+  return {
+      {"model", {{"name", s.model}, {"parameters", parameters}, {"classes", checkpoint.classes}}},
+      {"dataset",
+       {{"name", s.dataset},
+        {"path", s.data_path},
+        {"checksum", checkpoint.data_checksum},
+        {"train_images", trainer.train_images()},
+        {"validation_images", trainer.validation_images()},
+        {"test_images", data.test.size()},
+        {"mean", checkpoint.normalisation.mean},
+        {"std", checkpoint.normalisation.std}}},
+      {"training", training},
+      {"device", s.device},
+      {"threads", s.threads},
+      {"activation_bytes", trainer.arena_bytes()},
+      {"versions",
+       {{"wrn_train", WRN_VERSION},
+        {"library", library_version()},
+        {"compiler", "g++ " __VERSION__}}}};
 }
 
 /// "cpu" for auto in a build without CUDA.
@@ -138,10 +144,11 @@ int run(const Options& options) {
   } else {
     checkpoint.settings = options.settings;
     if (!options.test_only && !options.overwrite && directory.holds_a_run()) {
-      throw Error(fmt::format("{} holds a run: give --resume to go on with it, --overwrite to replace "
-                              "it, or another -o",
-                              directory.path().string()),
-                  Status::kUsage);
+      throw Error(
+          fmt::format("{} holds a run: give --resume to go on with it, --overwrite to replace "
+                      "it, or another -o",
+                      directory.path().string()),
+          Status::kUsage);
     }
   }
   Settings& settings = checkpoint.settings;
@@ -152,10 +159,11 @@ int run(const Options& options) {
   settings.threads = context.threads();
   if (saved && options.given.contains("threads") &&
       nlohmann::json::parse(saved->metadata.at("settings")).at("threads") != saved_threads) {
-    std::cerr << fmt::format("wrn_train: warning: resuming with {} threads a run begun with {}: the "
-                             "results will differ in their last digits\n",
-                             settings.threads,
-                             nlohmann::json::parse(saved->metadata.at("settings")).at("threads").dump());
+    std::cerr << fmt::format(
+        "wrn_train: warning: resuming with {} threads a run begun with {}: the "
+        "results will differ in their last digits\n",
+        settings.threads,
+        nlohmann::json::parse(saved->metadata.at("settings")).at("threads").dump());
   }
 
   const Data data = read_data(settings);
@@ -193,8 +201,8 @@ int run(const Options& options) {
     if (!result) throw Stopped{g_stop};
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
   } else if (checkpoint.position.epoch >= settings.epochs) {
-    std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n", directory.path().string(),
-                             checkpoint.position.epoch, settings.epochs);
+    std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n",
+                             directory.path().string(), checkpoint.position.epoch, settings.epochs);
   } else {
     checkpoint.steps_per_epoch = trainer.steps_per_epoch();
     directory.prepare();
@@ -208,18 +216,18 @@ int run(const Options& options) {
     try {
       trainer.train(checkpoint, directory, config, progress);
     } catch (const Stopped&) {
-      progress.message(fmt::format("stopped in epoch {}, after step {}; go on with: wrn_train --resume "
-                                   "-o {}",
-                                   checkpoint.position.epoch + 1, checkpoint.position.step,
-                                   directory.path().string()));
+      progress.message(fmt::format(
+          "stopped in epoch {}, after step {}; go on with: wrn_train --resume "
+          "-o {}",
+          checkpoint.position.epoch + 1, checkpoint.position.step, directory.path().string()));
       throw;
     }
     const nlohmann::json& last = checkpoint.metrics.back();
-    std::cout << fmt::format("test error {:.2f}% after {} epochs (lowest on the {} images: {:.2f}%, "
-                             "epoch {}); report: {}\n",
-                             last.at("test_error").get<double>(), settings.epochs,
-                             checkpoint.best.split, checkpoint.best.error, checkpoint.best.epoch,
-                             directory.report().string());
+    std::cout << fmt::format(
+        "test error {:.2f}% after {} epochs (lowest on the {} images: {:.2f}%, "
+        "epoch {}); report: {}\n",
+        last.at("test_error").get<double>(), settings.epochs, checkpoint.best.split,
+        checkpoint.best.error, checkpoint.best.epoch, directory.report().string());
   }
   if (!options.export_weights.empty()) export_weights(options.export_weights, checkpoint, trainer);
   return 0;

@@ -12,7 +12,6 @@
 
 namespace wrn {
 
-
 struct Dataset {
   std::string name;                      // "cifar10" or "cifar100"
   std::vector<std::string> class_names;  // [classes]

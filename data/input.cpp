@@ -20,9 +20,9 @@ ResidentData::ResidentData(const Dataset& train, const Dataset& test, Device dev
 }
 
 Batch load_images(Tape& tape, const ResidentData& data, const Input& input) {
-  WRN_CHECK(input.indices && input.indices.dtype() == DType::kI32 &&
-                input.indices.shape().size() == 1,
-            "load_images takes a list of i32 indices");
+  WRN_CHECK(
+      input.indices && input.indices.dtype() == DType::kI32 && input.indices.shape().size() == 1,
+      "load_images takes a list of i32 indices");
   const int rows = static_cast<int>(input.indices.dim(0));
   const Batch batch{tape.make("images", {rows, kImageSide, kImageSide, 3}),
                     tape.make("labels", {rows}, DType::kI32)};

@@ -19,8 +19,8 @@ struct Block {
   bool meets(const Block& other) const { return first <= other.last && other.first <= last; }
 };
 
-/// Places the largest blocks first, each into the tightest gap between the blocks already placed that
-/// are in use at the same time. Returns the bytes of the whole.
+/// Places the largest blocks first, each into the tightest gap between the blocks already placed
+/// that are in use at the same time. Returns the bytes of the whole.
 std::size_t place(std::vector<Block>& blocks) {
   std::vector<Block*> order;
   for (Block& block : blocks) order.push_back(&block);
@@ -43,16 +43,17 @@ std::size_t place(std::vector<Block>& blocks) {
     }
     block->offset = found ? best : gap_begin;
     end_of_all = std::max(end_of_all, block->offset + block->bytes);
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), block,
-                                   [](const Block* a, const Block* b) {
-                                     return a->offset < b->offset;
-                                   }),
-                  block);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), block,
+                         [](const Block* a, const Block* b) { return a->offset < b->offset; }),
+        block);
   }
   return end_of_all;
 }
 
-std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 }  // namespace
 
@@ -93,8 +94,8 @@ Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(st
       if (block_of.emplace(y.info_.get(), block).second) offsets_.emplace_back(y, block);
     }
     if (steps_[i].workspace > 0) {
-        blocks.push_back({.bytes = aligned(steps_[i].workspace), .first = i, .last = i});
-      }
+      blocks.push_back({.bytes = aligned(steps_[i].workspace), .first = i, .last = i});
+    }
     workspace_offsets_.push_back(blocks.size() - 1);
   }
   if (placing == Placing::kSeparate) {

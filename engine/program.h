@@ -1,4 +1,5 @@
-// A recorded Program: the list of steps, each tensor's place in the arena, and the loop that runs it.
+// A recorded Program: the list of steps, each tensor's place in the arena, and the loop that runs
+// it.
 #pragma once
 
 #include <vector>

@@ -21,8 +21,8 @@ void Tape::check_usable(const Tensor& x, const std::string& step) const {
   WRN_CHECK(x, "{}: a tensor is missing", step);
   WRN_CHECK(x.device() == context_.device(), "{}: {} is on another device", step, x.name());
   if (x.is_persistent()) return;
-  WRN_CHECK(x.info_->tape == identity_, "{}: {} belongs to another tape, its lifetime is over", step,
-            x.name());
+  WRN_CHECK(x.info_->tape == identity_, "{}: {} belongs to another tape, its lifetime is over",
+            step, x.name());
 }
 
 void Tape::step(Step step) {

@@ -1,15 +1,15 @@
 // The tape: a model runs on it once, and what comes out is a Program.
 //
 // Nothing is computed while recording. An op makes its output tensors, appends a Step that will
-// launch its kernel, and leaves a closure that will append the steps of its backward pass. backward()
-// calls those closures in reverse. The finished list of steps is the Program: what the planner gives
-// memory to, what is run, and what is counted.
+// launch its kernel, and leaves a closure that will append the steps of its backward pass.
+// backward() calls those closures in reverse. The finished list of steps is the Program: what the
+// planner gives memory to, what is run, and what is counted.
 //
 // The list is in static single assignment: a planned tensor is written by one step. A sum of
 // gradients is a new tensor, not an update; that its memory is the old one's is the planner's doing
 // (Step::in_place). So what a step does to each tensor can be read off it: a planned tensor in
-// `writes` is overwritten; a persistent one in `writes` is overwritten, or, if it is in `reads` too,
-// accumulated into.
+// `writes` is overwritten; a persistent one in `writes` is overwritten, or, if it is in `reads`
+// too, accumulated into.
 #pragma once
 
 #include <functional>

@@ -9,9 +9,12 @@ std::size_t size_of(DType dtype) { return dtype == DType::kU8 ? 1 : 4; }
 
 const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return "f32";
-    case DType::kI32: return "i32";
-    case DType::kU8: return "u8";
+    case DType::kF32:
+      return "f32";
+    case DType::kI32:
+      return "i32";
+    case DType::kU8:
+      return "u8";
   }
   return "?";
 }
@@ -32,8 +35,7 @@ Buffer::Buffer(std::size_t bytes, const std::string& what, Device device) : byte
   std::memset(data_.get(), 0, rounded);
 }
 
-Tensor Tensor::persistent(const std::string& name, const Shape& shape, DType dtype,
-                          Device device) {
+Tensor Tensor::persistent(const std::string& name, const Shape& shape, DType dtype, Device device) {
   Tensor tensor;
   tensor.info_ = std::make_shared<Info>();
   tensor.info_->name = name;

@@ -71,8 +71,8 @@ class Tensor {
   std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype()); }
   bool is_persistent() const { return info_->tape == nullptr; }
 
-  /// The address, for launchers. A planned tensor has one once its Program is bound to an arena, and
-  /// its content only between its first and its last step: Program::read() reads it safely.
+  /// The address, for launchers. A planned tensor has one once its Program is bound to an arena,
+  /// and its content only between its first and its last step: Program::read() reads it safely.
   template <typename T>
   T* data() const {
     return reinterpret_cast<T*>(info_->data);
@@ -88,11 +88,11 @@ class Tensor {
     DType dtype = DType::kF32;
     Device device = Device::kCpu;
     std::byte* data = nullptr;
-    std::shared_ptr<const Buffer> storage;   // persistent tensors
-    std::shared_ptr<const void> tape;        // planned tensors: whose they are
+    std::shared_ptr<const Buffer> storage;  // persistent tensors
+    std::shared_ptr<const void> tape;       // planned tensors: whose they are
     bool needs_gradient = false;
-    bool written = false;  // planned: a recorded step writes it
-    bool kept = false;     // planned: readable after the run
+    bool written = false;                      // planned: a recorded step writes it
+    bool kept = false;                         // planned: readable after the run
     std::shared_ptr<Info> parameter_gradient;  // a parameter's place in the gradient slab
   };
   std::shared_ptr<Info> info_;

@@ -35,10 +35,10 @@ template <typename... Args>
 
 /// A precondition that a caller inside the program can break: always on, never compiled out. Throws
 /// an Error naming the expression and file:line, and the values given as an fmt format string.
-#define WRN_CHECK(condition, ...)                                                            \
-  do {                                                                                       \
-    if (!(condition)) {                                                                      \
+#define WRN_CHECK(condition, ...)                                                              \
+  do {                                                                                         \
+    if (!(condition)) {                                                                        \
       ::wrn::fail("{} (expected {}, {}:{})", ::fmt::format(__VA_ARGS__), #condition, __FILE__, \
-                  __LINE__);                                                                 \
-    }                                                                                        \
+                  __LINE__);                                                                   \
+    }                                                                                          \
   } while (false)

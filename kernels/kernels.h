@@ -47,19 +47,19 @@ struct LinearShape {
 /// What changes from step to step. It lies in device memory, so that a captured graph reads it.
 struct StepState {
   std::uint64_t seed;
-  std::uint32_t epoch;       // from 0
-  std::uint32_t step;        // since the start of training, from 0
+  std::uint32_t epoch;  // from 0
+  std::uint32_t step;   // since the start of training, from 0
   float learning_rate;
   float momentum;
-  float gradient_scale;      // 1 - dampening; 1 in the first step of a cleared momentum buffer
+  float gradient_scale;  // 1 - dampening; 1 in the first step of a cleared momentum buffer
   float weight_decay;
 };
 
 /// Running sums over the batches of an epoch, in device memory; added to by softmax_cross_entropy.
 struct Metrics {
-  double loss_sum;       // of the images' losses
-  std::int64_t wrong;    // images whose label is not the class of the largest logit
-  std::int64_t images;   // without padding
+  double loss_sum;          // of the images' losses
+  std::int64_t wrong;       // images whose label is not the class of the largest logit
+  std::int64_t images;      // without padding
   std::int64_t not_finite;  // batches whose loss was not finite; sgd_step then changes nothing
 };
 
@@ -83,9 +83,10 @@ std::size_t conv_dgrad_workspace(const ConvShape&, Context&);
 std::size_t conv_wgrad_workspace(const ConvShape&, Context&);
 
 // --- Batch norm, alone or with the ReLU behind it ---------------------- cpu/batch_norm.cpp
-/// y = gamma (x - mean) / sqrt(variance + epsilon) + beta, over the batch's own mean[c] and (biased)
-/// variance[c], which it writes. With relu, y = max(y, 0), and `mask` (batch_norm_mask_bytes of
-/// opaque bytes) remembers where it was cut; without, mask is null. In place: y may be x.
+/// y = gamma (x - mean) / sqrt(variance + epsilon) + beta, over the batch's own mean[c] and
+/// (biased) variance[c], which it writes. With relu, y = max(y, 0), and `mask`
+/// (batch_norm_mask_bytes of opaque bytes) remembers where it was cut; without, mask is null. In
+/// place: y may be x.
 void batch_norm_forward(const float* x, const float* gamma, const float* beta, float* y,
                         float* mean, float* variance, std::uint8_t* mask, const ImageShape&,
                         float epsilon, bool relu, Context&);
@@ -101,8 +102,8 @@ std::size_t batch_norm_mask_bytes(const ImageShape&, Context&);
 std::size_t batch_norm_forward_workspace(const ImageShape&, float epsilon, bool relu, Context&);
 std::size_t batch_norm_inference_workspace(const ImageShape&, float epsilon, bool relu, Context&);
 std::size_t batch_norm_backward_workspace(const ImageShape&, float epsilon, bool relu, Context&);
-/// running = (1 - momentum) running + momentum batch, with the unbiased variance (rows/(rows-1)), as
-/// PyTorch and Torch do. Changes nothing once a loss was not finite.
+/// running = (1 - momentum) running + momentum batch, with the unbiased variance (rows/(rows-1)),
+/// as PyTorch and Torch do. Changes nothing once a loss was not finite.
 void update_running_statistics(const float* mean, const float* variance, float* running_mean,
                                float* running_variance, const ImageShape&, float momentum,
                                const Metrics*, Context&);
@@ -115,8 +116,8 @@ void relu_backward(const float* y, const float* dy, float* dx, std::int64_t size
 /// out = a + b. In place: out may be a or b.
 void add(const float* a, const float* b, float* out, std::int64_t size, Context&);
 /// y = x / (1 - p) where the element is kept, else 0; `layer` numbers the network's dropouts. The
-/// mask is a function of (seed, layer, step, row, element), so the backward pass is this same launch
-/// on the gradient. x is [rows, row_size]. In place: y may be x.
+/// mask is a function of (seed, layer, step, row, element), so the backward pass is this same
+/// launch on the gradient. x is [rows, row_size]. In place: y may be x.
 void dropout(const float* x, float* y, int rows, std::int64_t row_size, float p, int layer,
              const StepState*, Context&);
 

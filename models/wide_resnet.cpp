@@ -100,9 +100,9 @@ WideResNetSpec parse_model(const std::string& name) {
       R"(wrn-(\d{1,5})-(\d{1,4})(?:-B\(([0-9](?:,[0-9])*)\)|-l(\d{1,2}))?)", std::regex::icase);
   std::smatch match;
   if (!std::regex_match(name, match, grammar)) {
-    throw Error(fmt::format("model '{}': a name is like wrn-28-10, wrn-40-2-B(3,1) or wrn-40-2-l3",
-                            name),
-                Status::kUsage);
+    throw Error(
+        fmt::format("model '{}': a name is like wrn-28-10, wrn-40-2-B(3,1) or wrn-40-2-l3", name),
+        Status::kUsage);
   }
   WideResNetSpec spec;
   spec.depth = std::stoi(match[1]);
@@ -186,8 +186,8 @@ void WideResNet::initialise(std::uint64_t seed) {
     }
     const double fan_in = static_cast<double>(w.size() / w.dim(0));
     for (std::int64_t i = 0; i < w.size(); ++i) {
-      const PhiloxWords random = philox(seed, static_cast<std::uint32_t>(i / 2), row, 0,
-                                        RandomUse::kInitialise);
+      const PhiloxWords random =
+          philox(seed, static_cast<std::uint32_t>(i / 2), row, 0, RandomUse::kInitialise);
       const std::uint32_t* word = random.word + 2 * (i % 2);
       const double u = (word[0] + 0.5) / 4294967296.0, v = (word[1] + 0.5) / 4294967296.0;
       const double value = w.shape().size() == 4

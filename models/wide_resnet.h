@@ -23,8 +23,9 @@ namespace wrn {
 /// How deep, how wide, and of what blocks. The paper counts the blocks of a group in two ways, and
 /// the name says which:
 ///   wrn-40-2            B(3,3), N = (40 - 4) / 6 blocks a group
-///   wrn-40-2-B(3,1,1)   N = (40 - 4) / 6 for every block type, as in the paper's table of block types
-///   wrn-40-2-l3         three 3x3 convolutions a block, N = (40 - 4) / (3 * 3): the deepening factor
+///   wrn-40-2-B(3,1,1)   N = (40 - 4) / 6 for every block type, as in the paper's table of block
+///   types wrn-40-2-l3         three 3x3 convolutions a block, N = (40 - 4) / (3 * 3): the
+///   deepening factor
 struct WideResNetSpec {
   int depth = 28, widen = 10;
   std::vector<int> kernels = {3, 3};  // B(M)
@@ -32,14 +33,14 @@ struct WideResNetSpec {
   float dropout = 0;
   int classes = 10;
 
-  /// Of the three groups each. Throws an Error that names the nearest depths where the depth does not
-  /// fit, or says what else is wrong.
+  /// Of the three groups each. Throws an Error that names the nearest depths where the depth does
+  /// not fit, or says what else is wrong.
   int blocks() const;
   std::string name() const;
 };
 
-/// Reads a name as above; "wrn-28-10-B(3,3)" and "wrn-28-10-l2" mean wrn-28-10. Dropout and classes are
-/// left at their defaults. Throws an Error(kUsage) that shows what a name looks like.
+/// Reads a name as above; "wrn-28-10-B(3,3)" and "wrn-28-10-l2" mean wrn-28-10. Dropout and classes
+/// are left at their defaults. Throws an Error(kUsage) that shows what a name looks like.
 WideResNetSpec parse_model(const std::string& name);
 
 class WideResNet {
@@ -50,8 +51,9 @@ class WideResNet {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  /// Convolutions N(0, sqrt(2 / fan_in)), the linear layer's weights U(+-1 / sqrt(fan_in)), its bias
-  /// and beta 0, gamma 1, running statistics 0 and 1; momentum 0. A function of the seed alone.
+  /// Convolutions N(0, sqrt(2 / fan_in)), the linear layer's weights U(+-1 / sqrt(fan_in)), its
+  /// bias and beta 0, gamma 1, running statistics 0 and 1; momentum 0. A function of the seed
+  /// alone.
   void initialise(std::uint64_t seed);
 
   /// images [n,32,32,3] -> logits [n,classes].

@@ -1,5 +1,5 @@
-// Three steps of SGD against PyTorch in float64 (golden/README.md says what the files hold): logits,
-// losses, every gradient, running statistics and weights, to 1e-4 relative.
+// Three steps of SGD against PyTorch in float64 (golden/README.md says what the files hold):
+// logits, losses, every gradient, running statistics and weights, to 1e-4 relative.
 #include <cmath>
 #include <filesystem>
 
@@ -38,8 +38,7 @@ struct Golden {
   }
 };
 
-void compare(const std::string& what, std::span<const float> got,
-             std::span<const float> expected) {
+void compare(const std::string& what, std::span<const float> got, std::span<const float> expected) {
   INFO(what << " differs by " << difference(got, expected));
   CHECK(difference(got, expected) <= 1e-4);
 }

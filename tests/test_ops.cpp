@@ -152,9 +152,7 @@ TEST_CASE("batch norm, alone and with a ReLU") {
   for (const Shape& shape : {Shape{2, 4, 4, 16}, Shape{3, 5, 3, 7}, Shape{5, 1, 1, 64}}) {
     const std::vector<Shape> inputs = {shape, {shape[3]}, {shape[3]}};
     check({"batch_norm " + to_string(shape), inputs,
-           [](Tape& tape, const auto& in) {
-             return batch_norm(tape, in[0], norm(in[1], in[2]));
-           },
+           [](Tape& tape, const auto& in) { return batch_norm(tape, in[0], norm(in[1], in[2])); },
            [](const auto& v) { return oracle::batch_norm(v[0], v[1], v[2]); }});
     check({"batch_norm_relu " + to_string(shape), inputs,
            [](Tape& tape, const auto& in) {
@@ -186,12 +184,16 @@ TEST_CASE("batch norm survives a mean far larger than its deviation") {
 }
 
 TEST_CASE("ReLU and residual sum") {
-  check({"relu", {{2, 3, 3, 5}}, [](Tape& tape, const auto& in) { return relu(tape, in[0]); },
+  check({"relu",
+         {{2, 3, 3, 5}},
+         [](Tape& tape, const auto& in) { return relu(tape, in[0]); },
          [](const auto& v) { return oracle::relu(v[0]); }});
-  check({"add", {{2, 3, 3, 5}, {2, 3, 3, 5}},
+  check({"add",
+         {{2, 3, 3, 5}, {2, 3, 3, 5}},
          [](Tape& tape, const auto& in) { return add(tape, in[0], in[1]); },
          [](const auto& v) { return oracle::add(v[0], v[1]); }});
-  check({"a tensor used three times", {{2, 3, 3, 5}},
+  check({"a tensor used three times",
+         {{2, 3, 3, 5}},
          [](Tape& tape, const auto& in) {
            const Tensor y = relu(tape, in[0]);
            return add(tape, add(tape, y, in[0]), y);
@@ -203,14 +205,20 @@ TEST_CASE("ReLU and residual sum") {
 
 TEST_CASE("dropout") {
   const RunState state;
-  *state.step.data<StepState>() = {.seed = 7, .epoch = 1, .step = 11, .learning_rate = 0,
-                                   .momentum = 0, .gradient_scale = 1, .weight_decay = 0};
+  *state.step.data<StepState>() = {.seed = 7,
+                                   .epoch = 1,
+                                   .step = 11,
+                                   .learning_rate = 0,
+                                   .momentum = 0,
+                                   .gradient_scale = 1,
+                                   .weight_decay = 0};
   for (const int layer : {0, 3}) {
     const auto compute = [&state, layer](const auto& v) {
       return oracle::dropout(v[0], 3, 0.3F, static_cast<std::uint32_t>(layer),
                              *state.step.template data<StepState>());
     };
-    check({"dropout", {{3, 5, 5, 7}},
+    check({"dropout",
+           {{3, 5, 5, 7}},
            [layer](Tape& tape, const auto& in) { return dropout(tape, in[0], 0.3F, layer); },
            compute},
           state);
@@ -218,8 +226,13 @@ TEST_CASE("dropout") {
 }
 
 TEST_CASE("dropout's masks differ between layers and steps and keep the expectation") {
-  StepState state{.seed = 1, .epoch = 0, .step = 0, .learning_rate = 0, .momentum = 0,
-                  .gradient_scale = 1, .weight_decay = 0};
+  StepState state{.seed = 1,
+                  .epoch = 0,
+                  .step = 0,
+                  .learning_rate = 0,
+                  .momentum = 0,
+                  .gradient_scale = 1,
+                  .weight_decay = 0};
   Context context;
   const std::vector<float> x(100000, 1.0F);
   const auto mask = [&](std::uint32_t step, int layer) {
@@ -231,9 +244,9 @@ TEST_CASE("dropout's masks differ between layers and steps and keep the expectat
   const std::vector<float> one = mask(0, 0);
   REQUIRE(one == mask(0, 0));
   for (const auto& other : {mask(1, 0), mask(0, 1)}) {
-    const double same = static_cast<double>(std::inner_product(
-        one.begin(), one.end(), other.begin(), std::int64_t{0}, std::plus<>(),
-        [](float a, float b) { return std::int64_t{a == b}; }));
+    const double same = static_cast<double>(
+        std::inner_product(one.begin(), one.end(), other.begin(), std::int64_t{0}, std::plus<>(),
+                           [](float a, float b) { return std::int64_t{a == b}; }));
     REQUIRE(same / 1e5 == Approx(0.7 * 0.7 + 0.3 * 0.3).margin(0.01));  // as of independent ones
   }
   double sum = 0;
@@ -244,19 +257,22 @@ TEST_CASE("dropout's masks differ between layers and steps and keep the expectat
 TEST_CASE("pooling") {
   for (const PoolShape& s : {PoolShape{2, 8, 8, 16, 8}, PoolShape{3, 6, 4, 5, 2}}) {
     const Shape x{s.n, s.h, s.w, s.c};
-    check({"average_pool " + to_string(x), {x},
+    check({"average_pool " + to_string(x),
+           {x},
            [=](Tape& tape, const auto& in) { return average_pool(tape, in[0], s.side); },
            [=](const auto& v) { return oracle::average_pool(v[0], s); }});
-    check({"max_pool " + to_string(x), {x},
+    check({"max_pool " + to_string(x),
+           {x},
            [=](Tape& tape, const auto& in) { return max_pool(tape, in[0], s.side); },
            [=](const auto& v) { return oracle::max_pool(v[0], s); }});
   }
 }
 
 TEST_CASE("linear") {
-  for (const auto& [rows, in, out] : std::vector<std::array<std::int64_t, 3>>{
-           {4, 64, 10}, {3, 17, 100}, {1, 5, 2}}) {
-    check({fmt::format("linear {}x{}x{}", rows, in, out), {{rows, in}, {out, in}, {out}},
+  for (const auto& [rows, in, out] :
+       std::vector<std::array<std::int64_t, 3>>{{4, 64, 10}, {3, 17, 100}, {1, 5, 2}}) {
+    check({fmt::format("linear {}x{}x{}", rows, in, out),
+           {{rows, in}, {out, in}, {out}},
            [](Tape& tape, const auto& x) { return linear(tape, x[0], x[1], x[2]); },
            [](const auto& v) { return oracle::linear(v[0], v[1], v[2]); }});
   }
@@ -264,8 +280,13 @@ TEST_CASE("linear") {
 
 TEST_CASE("a whole pre-activation block with projection and dropout") {
   const RunState state;
-  *state.step.data<StepState>() = {.seed = 3, .epoch = 0, .step = 2, .learning_rate = 0,
-                                   .momentum = 0, .gradient_scale = 1, .weight_decay = 0};
+  *state.step.data<StepState>() = {.seed = 3,
+                                   .epoch = 0,
+                                   .step = 2,
+                                   .learning_rate = 0,
+                                   .momentum = 0,
+                                   .gradient_scale = 1,
+                                   .weight_decay = 0};
   const ConvShape first{2, 8, 8, 4, 6, 3, 2}, shortcut{2, 8, 8, 4, 6, 1, 2},
       second{2, 4, 4, 6, 6, 3, 1};
   check({"block",
@@ -343,8 +364,13 @@ TEST_CASE("SGD with Nesterov momentum, dampening and weight decay, as Torch writ
   Values w = random_values(50, generator), m = random_values(50, generator);
   const Values g = random_values(50, generator);
   std::vector<float> fw(w.begin(), w.end()), fm(m.begin(), m.end()), fg(g.begin(), g.end());
-  const StepState state{.seed = 0, .epoch = 0, .step = 0, .learning_rate = 0.1F, .momentum = 0.9F,
-                        .gradient_scale = 0.75F, .weight_decay = 5e-4F};
+  const StepState state{.seed = 0,
+                        .epoch = 0,
+                        .step = 0,
+                        .learning_rate = 0.1F,
+                        .momentum = 0.9F,
+                        .gradient_scale = 0.75F,
+                        .weight_decay = 5e-4F};
   Metrics metrics{};
   for (const bool nesterov : {true, false}) {
     cpu::sgd_step(fw.data(), fg.data(), fm.data(), 50, nesterov, &state, &metrics, context);

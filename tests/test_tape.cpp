@@ -46,18 +46,21 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     require_error(action, part);
   };
 
-  refuses("filters conv.weight [8,3,3,8] for images [2,4,4,6]",
-          [&] { conv2d(tape, filled("y", {2, 4, 4, 6}, 1), w, 1); });
+  refuses("filters conv.weight [8,3,3,8] for images [2,4,4,6]", [&] {
+    conv2d(tape, filled("y", {2, 4, 4, 6}, 1), w, 1);
+  });
   refuses("stride 3", [&] { conv2d(tape, x, w, 3); });
   refuses("has the shape [2,3]", [&] { conv2d(tape, filled("y", {2, 3}, 1), w, 1); });
   refuses("is u8", [&] { conv2d(tape, Tensor::persistent("y", {1, 4, 4, 8}, DType::kU8), w, 1); });
   refuses("a tensor is missing", [&] { conv2d(tape, Tensor(), w, 1); });
-  refuses("add: y has the shape [2,4,4,6] and not [2,4,4,8]",
-          [&] { add(tape, x, filled("y", {2, 4, 4, 6}, 1)); });
+  refuses("add: y has the shape [2,4,4,6] and not [2,4,4,8]", [&] {
+    add(tape, x, filled("y", {2, 4, 4, 6}, 1));
+  });
   refuses("windows of 3", [&] { average_pool(tape, x, 3); });
   refuses("p = 1", [&] { dropout(tape, x, 1, 0); });
-  refuses("the labels are f32",
-          [&] { softmax_cross_entropy(tape, filled("logits", {2, 3}, 1), filled("l", {2}, 1)); });
+  refuses("the labels are f32", [&] {
+    softmax_cross_entropy(tape, filled("logits", {2, 3}, 1), filled("l", {2}, 1));
+  });
   refuses("no step has written", [&] { relu(tape, tape.make("nothing", {2})); });
   refuses("has been written", [&] {
     const Tensor y = relu(tape, x);
@@ -136,8 +139,12 @@ TEST_CASE("shared memory gives the same bits as memory of one's own, and is much
       WideResNet model(spec);
       model.initialise(5);
       const RunState state;
-      *state.step.data<StepState>() = {.seed = 1, .epoch = 0, .step = 0, .learning_rate = 0.1F,
-                                       .momentum = 0.9F, .gradient_scale = 1,
+      *state.step.data<StepState>() = {.seed = 1,
+                                       .epoch = 0,
+                                       .step = 0,
+                                       .learning_rate = 0.1F,
+                                       .momentum = 0.9F,
+                                       .gradient_scale = 1,
                                        .weight_decay = 5e-4F};
       Tape tape(Mode::kTraining, state, context);
       const Tensor loss = softmax_cross_entropy(tape, model.forward(tape, images), labels);
@@ -150,7 +157,8 @@ TEST_CASE("shared memory gives the same bits as memory of one's own, and is much
       program.bind(arena.data());
       std::vector<float> results;
       for (int step = 0; step < 3; ++step) {
-        std::memset(arena.data(), 0xFF, arena.bytes());  // NaN: whatever is left over must not count
+        std::memset(arena.data(), 0xFF,
+                    arena.bytes());  // NaN: whatever is left over must not count
         program.run(context);
         results.push_back(program.read(loss)[0]);
       }

@@ -53,10 +53,10 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
        .reads = {mean, variance, bn.running_mean, bn.running_variance, metrics},
        .writes = {bn.running_mean, bn.running_variance},
        .run = [=](Context& context) {
-         cpu::update_running_statistics(
-             mean.data<float>(), variance.data<float>(), bn.running_mean.data<float>(),
-             bn.running_variance.data<float>(), shape, bn.momentum, metrics.data<Metrics>(),
-             context);
+         cpu::update_running_statistics(mean.data<float>(), variance.data<float>(),
+                                        bn.running_mean.data<float>(),
+                                        bn.running_variance.data<float>(), shape, bn.momentum,
+                                        metrics.data<Metrics>(), context);
        }});
 
   tape.on_backward([=, &tape] {
@@ -71,11 +71,10 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
          .in_place = {{dx, dy}},
          .workspace = cpu::batch_norm_backward_workspace(shape, bn.epsilon, relu, tape.context()),
          .run = [=](Context& context) {
-           cpu::batch_norm_backward(x.data<float>(), dy.data<float>(), bn.gamma.data<float>(),
-                                    mean.data<float>(), variance.data<float>(),
-                                    mask.data<std::uint8_t>(), dx.data<float>(),
-                                    dgamma.data<float>(), dbeta.data<float>(), shape, bn.epsilon,
-                                    relu, context);
+           cpu::batch_norm_backward(
+               x.data<float>(), dy.data<float>(), bn.gamma.data<float>(), mean.data<float>(),
+               variance.data<float>(), mask.data<std::uint8_t>(), dx.data<float>(),
+               dgamma.data<float>(), dbeta.data<float>(), shape, bn.epsilon, relu, context);
          }});
     tape.add_gradient(x, dx);
     tape.add_gradient(bn.gamma, dgamma);

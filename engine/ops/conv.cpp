@@ -11,8 +11,13 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
             to_string(x.shape()));
   WRN_CHECK(stride == 1 || stride == 2, "conv2d: stride {}", stride);
   const auto extent = [](std::int64_t value) { return static_cast<int>(value); };
-  const ConvShape shape{extent(x.dim(0)), extent(x.dim(1)), extent(x.dim(2)), extent(x.dim(3)),
-                        extent(w.dim(0)), extent(w.dim(1)), stride};
+  const ConvShape shape{extent(x.dim(0)),
+                        extent(x.dim(1)),
+                        extent(x.dim(2)),
+                        extent(x.dim(3)),
+                        extent(w.dim(0)),
+                        extent(w.dim(1)),
+                        stride};
   const std::string layer = layer_of(w);
   const Tensor y = tape.make(layer, {shape.n, shape.p(), shape.q(), shape.k});
   tape.step({.name = layer + " fprop",

@@ -1,11 +1,11 @@
 // Batch norm over oneDNN: variance in two passes, statistics in fp32, the ReLU fused.
 //
 // oneDNN's fused ReLU keeps a mask of its own for the backward pass, which is our `mask`.
+#include <bit>
+
 #include "kernels/cpu/onednn.h"
 #include "kernels/error.h"
 #include "kernels/kernels.h"
-
-#include <bit>
 
 namespace wrn::cpu {
 namespace {
@@ -42,8 +42,8 @@ auto backward_descriptor(const dnnl::engine& engine, const Norm& n, float epsilo
   const auto forward = forward_descriptor(engine, n, epsilon, false);
   const auto kind = dnnl::prop_kind::backward;
 #if DNNL_VERSION_MAJOR >= 3
-  return describe_backward<dnnl::batch_normalization_backward>(
-      engine, forward, kind, n.image, n.image, n.image, epsilon, n.flags);
+  return describe_backward<dnnl::batch_normalization_backward>(engine, forward, kind, n.image,
+                                                               n.image, n.image, epsilon, n.flags);
 #else
   return describe_backward<dnnl::batch_normalization_backward>(engine, forward, kind, n.image,
                                                                n.image, epsilon, n.flags);
@@ -61,16 +61,16 @@ Primitive& primitive(Kind kind, const ImageShape& s, float epsilon, bool relu, C
                                      {DNNL_ARG_SCALE, n.channels, n.channels, input}};
     if (kind == kBackward) {
       const auto d = backward_descriptor(engine, n, epsilon);
-      operands.insert(operands.end(), {{DNNL_ARG_MEAN, n.channels, n.channels, input},
-                                       {DNNL_ARG_VARIANCE, n.channels, n.channels, input},
-                                       {DNNL_ARG_DIFF_DST, n.image, n.image, input},
-                                       {DNNL_ARG_DIFF_SRC, n.image, n.image, output},
-                                       {DNNL_ARG_DIFF_SCALE, n.channels, n.channels, output},
-                                       {DNNL_ARG_DIFF_SHIFT, n.channels, n.channels, output},
-                                       {DNNL_ARG_WORKSPACE, d.workspace_desc(), d.workspace_desc(),
-                                        input},
-                                       // v2 asks for the shift here too, and does not read it.
-                                       {DNNL_ARG_SHIFT, n.channels, n.channels, input}});
+      operands.insert(operands.end(),
+                      {{DNNL_ARG_MEAN, n.channels, n.channels, input},
+                       {DNNL_ARG_VARIANCE, n.channels, n.channels, input},
+                       {DNNL_ARG_DIFF_DST, n.image, n.image, input},
+                       {DNNL_ARG_DIFF_SRC, n.image, n.image, output},
+                       {DNNL_ARG_DIFF_SCALE, n.channels, n.channels, output},
+                       {DNNL_ARG_DIFF_SHIFT, n.channels, n.channels, output},
+                       {DNNL_ARG_WORKSPACE, d.workspace_desc(), d.workspace_desc(), input},
+                       // v2 asks for the shift here too, and does not read it.
+                       {DNNL_ARG_SHIFT, n.channels, n.channels, input}});
       return Primitive(dnnl::batch_normalization_backward(d), d.scratchpad_desc(), operands,
                        engine);
     }

@@ -13,8 +13,8 @@ namespace {
 using tag = memory::format_tag;
 
 struct ConvLayouts {
-  memory::desc x, w, y;       // ours
-  memory::desc x_, w_, y_;    // what the primitive is asked with
+  memory::desc x, w, y;     // ours
+  memory::desc x_, w_, y_;  // what the primitive is asked with
   memory::dims strides, pad;
 };
 
@@ -30,7 +30,7 @@ bool blocked_images(Direction direction, const ConvShape& s) {
 ConvLayouts layouts(Direction direction, const ConvShape& s) {
   const memory::dims x{s.n, s.c, s.h, s.w}, w{s.k, s.c, s.r, s.r}, y{s.n, s.k, s.p(), s.q()};
   const tag images = blocked_images(direction, s) ? tag::any : tag::nhwc;
-  return {f32(x, tag::nhwc), f32(w, tag::ohwi), f32(y, tag::nhwc),      f32(x, images), any(w),
+  return {f32(x, tag::nhwc), f32(w, tag::ohwi),    f32(y, tag::nhwc), f32(x, images), any(w),
           f32(y, images),    {s.stride, s.stride}, {s.pad(), s.pad()}};
 }
 

@@ -21,8 +21,8 @@ void load_images(const std::uint8_t* images, const std::uint8_t* image_labels,
     }
     labels[row] = image_labels[index];
     const std::uint8_t* image = images + std::int64_t{index} * kImageBytes;
-    const Augmentation how = augment ? draw_augmentation(state->seed, state->epoch, index)
-                                     : Augmentation{};
+    const Augmentation how =
+        augment ? draw_augmentation(state->seed, state->epoch, index) : Augmentation{};
     for (int y = 0; y < kImageSide; ++y) {
       const std::uint8_t* line = image + how.source_row(y) * kImageSide * 3;
       for (int column = 0; column < kImageSide; ++column) {

@@ -7,9 +7,8 @@
 // stale). Primitives are cached in the Context by what made them.
 #pragma once
 
-#include <dnnl.hpp>
-
 #include <array>
+#include <dnnl.hpp>
 #include <functional>
 #include <initializer_list>
 #include <map>

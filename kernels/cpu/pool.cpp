@@ -15,7 +15,8 @@ struct Pool {
 
 Pool pool(const PoolShape& s) {
   const auto nhwc = memory::format_tag::nhwc;
-  return {f32({s.n, s.c, s.h, s.w}, nhwc), f32({s.n, s.c, s.h / s.side, s.w / s.side}, nhwc),
+  return {f32({s.n, s.c, s.h, s.w}, nhwc),
+          f32({s.n, s.c, s.h / s.side, s.w / s.side}, nhwc),
           {s.side, s.side}};
 }
 

@@ -1,0 +1,52 @@
+// wrn_synthetic OUT_DIR: writes the synthetic data set, in CIFAR-10's binary files.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <cstdio>
+#include <new>
+#include <string>
+
+#include "data/synthetic.h"
+#include "kernels/error.h"
+
+namespace {
+
+int report(const std::string& message, wrn::Status status) {
+  fmt::print(stderr, "wrn_synthetic: {}\n", message);
+  return static_cast<int>(status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Writes a data set of ten classes of drawn shapes and textures (disc, ring, square, "
+      "triangle, cross, star, rows, columns, checks, dots) as CIFAR-10 binary files, "
+      "for wrn_train --dataset cifar10 --data-path OUT_DIR.",
+      "wrn_synthetic");
+  std::string dir;
+  int train = 5000, test = 1000;
+  std::uint64_t seed = 1;
+  app.add_option("OUT_DIR", dir, "Directory to make; it must not exist, or be empty")->required();
+  app.add_option("--train", train, "Training images, 5 to 50000, over five files")
+      ->capture_default_str();
+  app.add_option("--test", test, "Test images, 1 to 10000")->capture_default_str();
+  app.add_option("--seed", seed, "Seed: the same seed gives the same bytes on every machine")
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+    wrn::write_synthetic(dir, train, test, seed);
+    fmt::print("{}: {} training and {} test images, seed {}\n", dir, train, test, seed);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    return report(fmt::format("{}; see --help", error.what()), wrn::Status::kUsage);
+  } catch (const wrn::Error& error) {
+    return report(error.what(), error.status);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory: ask for fewer images", wrn::Status::kOutOfMemory);
+  } catch (const std::exception& error) {
+    return report(error.what(), wrn::Status::kRuntime);
+  }
+}
