@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares wrn_train with PyTorch on this machine's CPU: speed and memory of the same training.
 
-  compare_pytorch.py --wrn-train build/apps/wrn_train --data-path DIR
+  compare_pytorch.py --wrn-train build/wrn_train --data-path DIR
 
 PyTorch runs twice, in channels_last and in its default layout, and the better of the two counts.
 Every run is a process of its own; the programs take turns, so that a machine that grows slower
@@ -124,7 +124,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, help="default: 40 for wrn-10-1, fewer for larger")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--wrn-train", type=Path, default=ROOT / "build/apps/wrn_train")
+    parser.add_argument("--wrn-train", type=Path, default=ROOT / "build/wrn_train")
     parser.add_argument("--data-path", type=Path, required=True,
                         help="directory of CIFAR-10's .bin files")
     parser.add_argument("--json", type=Path, help="write all records there")
