@@ -48,34 +48,43 @@ std::uint64_t byte_count(const std::string& dtype, const std::vector<std::int64_
   return count;
 }
 
-/// Parses the header's text. A JSON parser alone would keep the last of two equal keys, stop at a
-/// zero byte, and nest as deep as it is told to.
-json parse_header(const std::string& text) {
+/// The header's entries in its order. Left alone, the JSON parser would keep the last of two equal
+/// keys, stop at a zero byte and nest as deep as it is told to. It also searches all entries so far
+/// whenever an object ends: each is moved out at once, so that a huge header takes linear time.
+std::vector<std::pair<std::string, json>> parse_header(const std::string& text) {
   if (!text.starts_with('{')) fail("the header is not a JSON object");
   if (const auto zero = text.find('\0'); zero != std::string::npos) {
     fail("the header has a zero byte at offset {}", kLengthBytes + zero);
   }
+  std::vector<std::pair<std::string, json>> entries;
   std::vector<std::set<std::string>> keys;  // of each object that is open
-  const auto check = [&keys](int depth, json::parse_event_t event, const json& parsed) {
-    constexpr int kMaxDepth = 3;  // the header, a tensor, its shape
+  const auto on_event = [&](int depth, json::parse_event_t event, json& parsed) {
     using Event = json::parse_event_t;
-    if ((event == Event::object_start || event == Event::array_start) && depth >= kMaxDepth) {
-      fail("the header is nested more than {} levels deep", kMaxDepth);
+    if ((event == Event::object_start && depth >= 2) ||  // the header and a tensor
+        (event == Event::array_start && depth >= 3)) {   // and its shape
+      fail("the header has an object or a list where none belongs");
     }
     if (event == Event::object_start) keys.emplace_back();
     if (event == Event::object_end) keys.pop_back();
-    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      fail("the header has the key {} twice", in_quotes(parsed.get<std::string>()));
+    if (event == Event::key) {
+      const auto name = parsed.get<std::string>();
+      const bool is_new = keys.back().insert(name).second;
+      if (!is_new) fail("the header has the key {} twice", in_quotes(name));
+      if (depth == 1) entries.emplace_back(name, nullptr);
     }
-    return true;
+    const bool is_entry = depth == 1 && (event == Event::object_end || event == Event::array_end ||
+                                         event == Event::value);
+    if (is_entry) entries.back().second = std::move(parsed);
+    return !is_entry;
   };
   try {
-    return json::parse(text, check);
+    [[maybe_unused]] const json taken_apart = json::parse(text, on_event);
   } catch (const json::parse_error& error) {
     fail("the header is not JSON, at offset {}", kLengthBytes + error.byte - 1);
   } catch (const json::out_of_range&) {
     fail("the header has a number that is out of range");
   }
+  return entries;
 }
 
 std::map<std::string, std::string> parse_metadata(const json& metadata) {
@@ -184,8 +193,7 @@ Safetensors read_content(std::ifstream& in, std::uint64_t file_bytes,
 
   Safetensors content{.metadata = {}, .tensors = {}, .file = path};
   std::vector<Description> tensors;
-  const json header = parse_header(text);
-  for (const auto& [name, entry] : header.items()) {
+  for (const auto& [name, entry] : parse_header(text)) {
     if (name == kMetadata) {
       content.metadata = parse_metadata(entry);
     } else {
