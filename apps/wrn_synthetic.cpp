@@ -12,14 +12,7 @@
 
 namespace {
 
-int report(const std::string& message, wrn::Status status) {
-  fmt::print(stderr, "wrn_synthetic: {}\n", message);
-  return static_cast<int>(status);
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
+void run(int argc, char** argv) {
   CLI::App app(
       "Writes a data set of ten classes of drawn shapes and textures (disc, ring, square, "
       "triangle, cross, star, rows, columns, checks, dots) as CIFAR-10 binary files, "
@@ -33,15 +26,31 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--test", test, "Test images, 1 to 10000")->capture_default_str();
   app.add_option("--seed", seed, "Seed: the same seed gives the same bytes on every machine")
+      ->check(CLI::NonNegativeNumber)  // CLI11 alone would take -1 for 2^64 - 1
       ->capture_default_str();
   try {
     app.parse(argc, argv);
-    wrn::write_synthetic(dir, train, test, seed);
-    fmt::print("{}: {} training and {} test images, seed {}\n", dir, train, test, seed);
   } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
+    app.exit(help);
+    return;
   } catch (const CLI::ParseError& error) {
-    return report(fmt::format("{}; see --help", error.what()), wrn::Status::kUsage);
+    throw wrn::Error(fmt::format("{}; see --help", error.what()), wrn::Status::kUsage);
+  }
+  wrn::write_synthetic(dir, train, test, seed);
+  fmt::print("{}: {} training and {} test images, seed {}\n", dir, train, test, seed);
+}
+
+int report(const char* message, wrn::Status status) {
+  std::fprintf(stderr, "wrn_synthetic: %s\n", message);
+  return static_cast<int>(status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run(argc, argv);
+    return 0;
   } catch (const wrn::Error& error) {
     return report(error.what(), error.status);
   } catch (const std::bad_alloc&) {

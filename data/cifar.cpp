@@ -100,8 +100,7 @@ void append_records(const fs::path& path, const Format& format, std::int64_t lim
     dataset.labels.push_back(record[label_bytes - 1]);
     for (const std::uint8_t* red = &record[label_bytes];
          pixel < dataset.labels.size() * kImageBytes; ++red) {
-      for (int plane = 0; plane < 3; ++plane)
-        dataset.images[pixel++] = red[plane * (kImageSide * kImageSide)];
+      for (int plane = 0; plane < 3; ++plane) dataset.images[pixel++] = red[plane * kPlane];
     }
   }
 }
@@ -141,7 +140,7 @@ fs::path find_files(const fs::path& dir, const Format& format,
   if (error) fail("{}: cannot be read: {}", dir.string(), error.message());
   if (!fs::is_directory(status)) fail("{}: is not a directory; {}", dir.string(), advice);
 
-  const fs::path folder =
+  fs::path folder =
       missing(dir / files[0]) && !missing(dir / format.folder) ? dir / format.folder : dir;
   for (const std::string& file : files) {
     if (missing(folder / file)) {

@@ -17,7 +17,7 @@ ChannelStats channel_stats(const Dataset& dataset) {
     }
   }
 
-  const double pixels = static_cast<double>(dataset.size() * (kImageSide * kImageSide));
+  const double pixels = static_cast<double>(dataset.size() * kPlane);
   ChannelStats stats{};
   for (std::size_t channel = 0; channel < 3; ++channel) {
     std::int64_t sum = 0;

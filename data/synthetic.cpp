@@ -46,8 +46,8 @@ class Draws {
 
   /// Uniform in low..high, both included.
   int between(int low, int high) {
-    const std::uint64_t count = static_cast<std::uint64_t>(high - low + 1);
-    return low + static_cast<int>(next() * count >> 32);
+    const auto count = static_cast<std::uint32_t>(high - low + 1);
+    return low + static_cast<int>(std::uint64_t{next()} * count >> 32);
   }
 
   /// Around 0, bell-shaped: the sum of four random bytes has mean 510 and deviation 148.
@@ -123,7 +123,7 @@ bool inked(Figure figure, Vector p, std::int64_t unit) {
 }
 
 /// Draws one image: planes is [3, 32, 32]. Lengths are in quarters of a pixel.
-void draw(Figure figure, Draws draws, std::uint8_t* planes) {
+void draw(Figure figure, Draws draws, char* planes) {
   int paper[3], ink[3], contrast = 0;
   while (contrast < 200) {  // any two colours, the ink the brighter
     contrast = 0;
@@ -133,13 +133,13 @@ void draw(Figure figure, Draws draws, std::uint8_t* planes) {
       contrast += ink[channel] - paper[channel];
     }
   }
-  const int deviation = draws.between(4, 24);
-  const int centre_x = draws.between(40, 88), centre_y = draws.between(40, 88);
+  const int deviation = draws.between(4, 20);
+  const int centre_x = draws.between(36, 92), centre_y = draws.between(36, 92);
 
   // One vector (a, b) both scales and turns: it is the figure's own x axis, as long as its radius.
   // It turns by up to 18 degrees either way, so that rows and columns stay what they are.
   const bool texture = figure >= kRows;
-  const int shortest = texture ? 10 : 28, longest = texture ? 24 : 52;
+  const int shortest = texture ? 10 : 32, longest = texture ? 24 : 52;
   int a = 0, b = 0, unit = 0;
   while (unit < shortest * shortest || unit > longest * longest || 3 * std::abs(b) > a) {
     a = draws.between(0, longest);
@@ -157,8 +157,8 @@ void draw(Figure figure, Draws draws, std::uint8_t* planes) {
       }
       for (int channel = 0; channel < 3; ++channel) {
         const int colour = (ink[channel] * covered + paper[channel] * (4 - covered)) / 4;
-        planes[channel * (kImageSide * kImageSide) + y * kImageSide + x] =
-            static_cast<std::uint8_t>(std::clamp(colour + draws.noise(deviation), 0, 255));
+        planes[channel * kPlane + y * kImageSide + x] =
+            static_cast<char>(std::clamp(colour + draws.noise(deviation), 0, 255));
       }
     }
   }
@@ -166,7 +166,7 @@ void draw(Figure figure, Draws draws, std::uint8_t* planes) {
 
 /// n records, each a label and then the planes. The classes are as equal as n allows; sorting by a
 /// random key of each image mixes them.
-std::vector<std::uint8_t> draw_records(int n, std::uint64_t seed, std::uint32_t split) {
+std::string draw_records(int n, std::uint64_t seed, std::uint32_t split) {
   std::vector<std::uint64_t> keys(static_cast<std::size_t>(n));
   for (int i = 0; i < n; ++i) {
     const PhiloxWords random = philox(seed, 0, i, split, RandomUse::kSynthetic);
@@ -174,11 +174,12 @@ std::vector<std::uint8_t> draw_records(int n, std::uint64_t seed, std::uint32_t 
   }
   const std::vector<std::int32_t> order = argsort(keys);
 
-  std::vector<std::uint8_t> records(n * kRecordBytes);
+  std::string records(n * kRecordBytes, '\0');
   for (int i = 0; i < n; ++i) {
-    std::uint8_t* record = &records[i * kRecordBytes];
-    record[0] = static_cast<std::uint8_t>(order[i] % kNames.size());
-    draw(static_cast<Figure>(record[0]), Draws(seed, i, split), record + 1);
+    char* record = &records[i * kRecordBytes];
+    const int label = order[i] % static_cast<int>(kNames.size());
+    record[0] = static_cast<char>(label);
+    draw(static_cast<Figure>(label), Draws(seed, i, split), record + 1);
   }
   return records;
 }
@@ -235,18 +236,14 @@ void write_synthetic(const fs::path& dir, int train_images, int test_images, std
     fs::create_directories(target.parent_path());
     Partial partial(target);
 
-    const std::vector<std::uint8_t> train = draw_records(train_images, seed, 0);
-    const std::vector<std::uint8_t> test = draw_records(test_images, seed, 1);
-    const auto text = [](const std::vector<std::uint8_t>& records, std::int64_t first,
-                         std::int64_t last) {
-      return std::string_view(reinterpret_cast<const char*>(records.data()), records.size())
-          .substr(first * kRecordBytes, (last - first) * kRecordBytes);
-    };
+    const std::string train = draw_records(train_images, seed, 0);
     for (std::int64_t file = 0; file < 5; ++file) {
-      write_file(partial.path / fmt::format("data_batch_{}.bin", file + 1),
-                 text(train, train_images * file / 5, train_images * (file + 1) / 5));
+      const std::int64_t first = train_images * file / 5, last = train_images * (file + 1) / 5;
+      write_file(
+          partial.path / fmt::format("data_batch_{}.bin", file + 1),
+          std::string_view(train).substr(first * kRecordBytes, (last - first) * kRecordBytes));
     }
-    write_file(partial.path / "test_batch.bin", text(test, 0, test_images));
+    write_file(partial.path / "test_batch.bin", draw_records(test_images, seed, 1));
     write_file(partial.path / "batches.meta.txt", fmt::format("{}\n", fmt::join(kNames, "\n")));
     partial.rename(target);
   } catch (const fs::filesystem_error& error) {

@@ -10,7 +10,8 @@ namespace wrn {
 
 constexpr int kImageSide = 32;
 constexpr int kImagePad = 4;
-constexpr int kImageBytes = kImageSide * kImageSide * 3;
+constexpr int kPlane = kImageSide * kImageSide;  // pixels
+constexpr int kImageBytes = kPlane * 3;
 
 /// Where each pixel of the augmented image comes from. The default leaves the image as it is.
 struct Augmentation {

@@ -1,9 +1,4 @@
-// The main() of every test program, for Catch2 v2 and v3 alike.
-#if __has_include(<catch2/catch_session.hpp>)
-#include <catch2/catch_session.hpp>
-#else
-#define CATCH_CONFIG_RUNNER
-#include <catch2/catch.hpp>
-#endif
+// The main() of every test program that has none of its own.
+#include "tests/run_catch.h"
 
-int main(int argc, char** argv) { return Catch::Session().run(argc, argv); }
+int main(int argc, char** argv) { return run_catch(argc, argv); }

@@ -1,0 +1,489 @@
+// data/: the CIFAR readers and each of their errors, statistics, orders and splits, and the
+// synthetic set.
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <numeric>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "data/cifar.h"
+#include "data/dataset.h"
+#include "data/order.h"
+#include "data/synthetic.h"
+#include "kernels/error.h"
+#include "kernels/philox.h"
+#include "tests/catch.h"
+
+namespace fs = std::filesystem;
+using namespace wrn;
+
+namespace {
+
+struct TempDir {
+  TempDir() {
+    std::string name = (fs::temp_directory_path() / "wrn-test-XXXXXX").string();
+    REQUIRE(mkdtemp(name.data()) != nullptr);
+    path = name;
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  ~TempDir() { fs::remove_all(path); }
+  fs::path path;
+};
+
+/// A limit of the process, as it was again at the end of the scope.
+class Limit {
+ public:
+  Limit(decltype(RLIMIT_NOFILE) what, rlim_t value) : what_(what) {
+    getrlimit(what, &before_);
+    const rlimit limit = {value, before_.rlim_max};
+    setrlimit(what, &limit);
+  }
+  Limit(const Limit&) = delete;
+  Limit& operator=(const Limit&) = delete;
+  ~Limit() { setrlimit(what_, &before_); }
+
+ private:
+  decltype(RLIMIT_NOFILE) what_;
+  rlimit before_{};
+};
+
+void write(const fs::path& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+std::string slurp(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// The byte of a made-up image at (plane, pixel): differs between neighbours, planes and images.
+std::uint8_t made_up(int image, int plane, int pixel) {
+  return static_cast<std::uint8_t>(31 * image + 101 * plane + 7 * pixel + pixel / 251);
+}
+
+/// `count` records of made-up images from number `first` on; image i has the label i % classes.
+std::string records(int first, int count, bool fine) {
+  std::string bytes;
+  for (int image = first; image < first + count; ++image) {
+    if (fine) bytes += static_cast<char>(image % 20);
+    bytes += static_cast<char>(image % (fine ? 100 : 10));
+    for (int plane = 0; plane < 3; ++plane) {
+      for (int pixel = 0; pixel < kImagePixels; ++pixel) {
+        bytes += static_cast<char>(made_up(image, plane, pixel));
+      }
+    }
+  }
+  return bytes;
+}
+
+/// Five training files of 1, 2, 3, 4, 5 images, and a test file of 2.
+void write_cifar10(const fs::path& dir) {
+  fs::create_directories(dir);
+  for (int file = 1, first = 0; file <= 5; first += file++) {
+    write(dir / fmt::format("data_batch_{}.bin", file), records(first, file, false));
+  }
+  write(dir / "test_batch.bin", records(50, 2, false));
+}
+
+void require_images(const Dataset& dataset, int first, int count) {
+  REQUIRE(dataset.size() == count);
+  REQUIRE(dataset.images.size() == static_cast<std::size_t>(count * kImageBytes));
+  bool same = true;
+  std::size_t byte = 0;
+  for (int image = first; image < first + count; ++image) {
+    same &= dataset.labels[image - first] == image % dataset.classes();
+    for (int pixel = 0; pixel < kImagePixels; ++pixel) {
+      for (int plane = 0; plane < 3; ++plane) {
+        same &= dataset.images[byte++] == made_up(image, plane, pixel);
+      }
+    }
+  }
+  REQUIRE(same);
+}
+
+/// Requires an Error of one line that has each of these in it.
+template <typename Function>
+void require_error(Function&& function, const std::vector<std::string>& parts,
+                   Status status = Status::kRuntime) {
+  std::string message = "no error";
+  try {
+    function();
+  } catch (const Error& error) {
+    message = error.what();
+    REQUIRE(error.status == status);
+  }
+  INFO(message);
+  REQUIRE(message.find('\n') == std::string::npos);
+  for (const std::string& part : parts) {
+    INFO(part);
+    REQUIRE(message.find(part) != std::string::npos);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("philox is Random123's philox4x32-10") {
+  const auto words = [](std::uint64_t key, std::uint32_t c0, std::uint32_t c1, std::uint32_t c2,
+                        std::uint32_t c3) {
+    const PhiloxWords w = philox(key, c0, c1, c2, c3);
+    return std::vector<std::uint32_t>(w.word, w.word + 4);
+  };
+  using Words = std::vector<std::uint32_t>;
+  const std::uint32_t ones = 0xffffffff;
+  REQUIRE(words(0, 0, 0, 0, 0) == Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
+  REQUIRE(words(~0ULL, ones, ones, ones, ones) ==
+          Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+  REQUIRE(words(0x299f31d0a4093822, 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344) ==
+          Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
+}
+
+TEST_CASE("CIFAR-10: five files in order, planes interleaved, in either directory") {
+  const TempDir temp;
+  for (const fs::path& dir : {temp.path / "here", temp.path / "there" / "cifar-10-batches-bin"}) {
+    write_cifar10(dir);
+  }
+  for (const fs::path& dir : {temp.path / "here", temp.path / "there"}) {
+    const Dataset train = read_cifar10(dir, Split::train);
+    REQUIRE(train.name == "cifar10");
+    require_images(train, 0, 15);
+    require_images(read_cifar10(dir, Split::test), 50, 2);
+  }
+}
+
+TEST_CASE("CIFAR-100: fine labels") {
+  const TempDir temp;
+  const fs::path dir = temp.path / "cifar-100-binary";
+  fs::create_directory(dir);
+  write(dir / "train.bin", records(37, 4, true));
+  write(dir / "test.bin", records(98, 3, true));
+  for (const fs::path& path : {temp.path, dir}) {
+    const Dataset train = read_cifar100(path, Split::train);
+    REQUIRE(train.name == "cifar100");
+    REQUIRE(train.classes() == 100);
+    REQUIRE(train.class_names[42] == "class 42");
+    require_images(train, 37, 4);
+    require_images(read_cifar100(path, Split::test), 98, 3);
+  }
+}
+
+TEST_CASE("Class names: from their file, or built in") {
+  const TempDir temp;
+  write_cifar10(temp.path);
+  const auto names = [&] { return read_cifar10(temp.path, Split::test).class_names; };
+  const std::vector<std::string> official = {"airplane", "automobile", "bird",  "cat",  "deer",
+                                             "dog",      "frog",       "horse", "ship", "truck"};
+  REQUIRE(names() == official);
+
+  const fs::path file = temp.path / "batches.meta.txt";
+  write(file, "a\nb\r\nc c\nd\ne\nf\ng\nh\ni\nj\n\n");
+  REQUIRE(names() == std::vector<std::string>{"a", "b", "c c", "d", "e", "f", "g", "h", "i", "j"});
+
+  write(file, "a\nb\n");
+  require_error(names, {file.string(), "2 class names", "10 classes"});
+  write(file, "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk");
+  require_error(names, {file.string(), "11 class names"});
+  write(file, "a\n\xff\xfe\nc\nd\ne\nf\ng\nh\ni\nj");
+  require_error(names, {file.string(), "line 2", "printable"});
+  write(file, "");
+  require_error(names, {file.string(), "is empty"});
+  write(file, std::string(70000, 'x'));
+  require_error(names, {file.string(), "70000 bytes"});
+  fs::remove(file);
+  fs::create_directory(file);
+  require_error(names, {file.string(), "is a directory"});
+}
+
+TEST_CASE("A missing directory or file is named, with what would help") {
+  const TempDir temp;
+  const fs::path dir = temp.path / "data", file = dir / "data_batch_3.bin";
+  const auto train = [&] { read_cifar10(dir, Split::train); };
+  require_error(train, {dir.string(), "no such directory", "data/get_cifar.sh cifar10"});
+  write(dir, "a file");
+  require_error(train, {dir.string(), "is not a directory"});
+  fs::remove(dir);
+  write_cifar10(dir);
+  fs::remove(file);
+  require_error(train, {dir.string() + ": has no data_batch_3.bin",
+                        "data_batch_1.bin, data_batch_2", "data/get_cifar.sh cifar10"});
+  fs::create_symlink("loop", dir / "loop");
+  require_error([&] { read_cifar10(dir / "loop", Split::train); }, {"loop: cannot be read"});
+  require_error([&] { read_cifar100(dir, Split::test); },
+                {"has no test.bin", "cifar-100-binary", "data/get_cifar.sh cifar100"});
+}
+
+TEST_CASE("A file that cannot be read, or is no file, is an error and no hang") {
+  const TempDir temp;
+  write_cifar10(temp.path);
+  const fs::path file = temp.path / "data_batch_4.bin";
+  const auto train = [&] { read_cifar10(temp.path, Split::train); };
+
+  {
+    const Limit no_more_files(RLIMIT_NOFILE, 0);
+    require_error(train, {"data_batch_1.bin: cannot be read at offset 0: Too many open files"});
+  }
+  if (geteuid() != 0) {  // root may read everything
+    fs::permissions(file, fs::perms::none);
+    require_error(train, {file.string(), "Permission denied"});
+    fs::permissions(temp.path, fs::perms::none);
+    require_error(train, {temp.path.string(), "Permission denied"});
+    fs::permissions(temp.path, fs::perms::owner_all);
+  }
+  fs::remove(file);
+  fs::create_directory(file);
+  require_error(train, {file.string(), "is a directory"});
+  fs::remove(file);
+  REQUIRE(mkfifo(file.c_str(), 0600) == 0);
+  require_error(train, {file.string(), "not a regular file"});
+  fs::remove(file);
+  fs::create_symlink("/dev/zero", file);
+  require_error(train, {file.string(), "not a regular file"});
+  fs::remove(file);
+  fs::create_symlink(file, file);
+  require_error(train, {file.string(), "cannot be read"});
+}
+
+TEST_CASE("A file of the wrong size is an error with its bytes") {
+  const TempDir temp;
+  write_cifar10(temp.path);
+  const fs::path file = temp.path / "data_batch_5.bin";
+  const auto train = [&] { read_cifar10(temp.path, Split::train); };
+  const std::string whole = slurp(file);
+  for (const std::size_t size : {1UL, 3072UL, 3074UL, whole.size() - 1}) {
+    write(file, whole.substr(0, size));
+    require_error(train, {file.string(), fmt::format("{} bytes left over", size % 3073),
+                          fmt::format("at offset {}", size - size % 3073)});
+  }
+  write(file, "");
+  require_error(train, {file.string(), "is empty"});
+  fs::resize_file(file, 30730000 + 3073);  // sparse
+  require_error(train, {file.string(), "30733073 bytes", "30730000"});
+  write(temp.path / "train.bin", "");
+  fs::resize_file(temp.path / "train.bin", 153700000 + 3074);
+  require_error([&] { read_cifar100(temp.path, Split::train); }, {"153703074", "153700000"});
+  write(temp.path / "test.bin", "");
+  fs::resize_file(temp.path / "test.bin", 30740000 + 3074);
+  require_error([&] { read_cifar100(temp.path, Split::test); }, {"30743074", "30740000"});
+}
+
+TEST_CASE("A label out of range is an error with record and offset") {
+  const TempDir temp;
+  write_cifar10(temp.path);
+  std::string bytes = records(0, 5, false);
+  bytes[2 * 3073] = 10;
+  write(temp.path / "data_batch_2.bin", bytes);
+  require_error([&] { read_cifar10(temp.path, Split::train); },
+                {"data_batch_2.bin", "record 2 at offset 6146", "label 10", "0 to 9"});
+
+  bytes = records(0, 3, true);
+  bytes[3074 + 1] = 100;
+  write(temp.path / "train.bin", bytes);
+  const auto train = [&] { read_cifar100(temp.path, Split::train); };
+  require_error(train, {"train.bin", "record 1 at offset 3075", "label 100", "0 to 99"});
+  bytes[3074] = static_cast<char>(255);
+  write(temp.path / "train.bin", bytes);
+  require_error(train, {"train.bin", "record 1 at offset 3074", "label 255", "0 to 19"});
+}
+
+TEST_CASE("Channel statistics are those of all pixels") {
+  const TempDir temp;
+  write_cifar10(temp.path);
+  Dataset dataset = read_cifar10(temp.path, Split::train);
+  for (std::size_t i = 0; i < dataset.images.size(); i += 3) dataset.images[i] /= 3;
+  const ChannelStats stats = channel_stats(dataset);
+  const double n = static_cast<double>(dataset.images.size() / 3);
+  for (std::size_t channel = 0; channel < 3; ++channel) {
+    long double sum = 0, squares = 0;
+    for (std::size_t i = channel; i < dataset.images.size(); i += 3) sum += dataset.images[i];
+    for (std::size_t i = channel; i < dataset.images.size(); i += 3) {
+      squares += (dataset.images[i] - sum / n) * (dataset.images[i] - sum / n);
+    }
+    REQUIRE(std::abs(stats.mean[channel] - static_cast<double>(sum / n)) < 1e-12);
+    REQUIRE(std::abs(stats.std[channel] - std::sqrt(static_cast<double>(squares / n))) < 1e-12);
+  }
+
+  std::fill(dataset.images.begin(), dataset.images.end(), 201);
+  REQUIRE(channel_stats(dataset).mean == std::array<double, 3>{201, 201, 201});
+  REQUIRE(channel_stats(dataset).std == std::array<double, 3>{0, 0, 0});
+  require_error([] { channel_stats({"cifar10", {}, {}, {}}); }, {"cifar10 has no images"});
+}
+
+TEST_CASE("A subset has the images asked for, in that order") {
+  const TempDir temp;
+  write_cifar10(temp.path);
+  const Dataset all = read_cifar10(temp.path, Split::train);
+  const std::vector<std::int32_t> indices = {14, 3, 3, 0};
+  const Dataset some = subset(all, indices);
+  REQUIRE(some.name == all.name);
+  REQUIRE(some.class_names == all.class_names);
+  REQUIRE(some.labels == std::vector<std::uint8_t>{4, 3, 3, 0});
+  REQUIRE(some.images.size() == 4 * static_cast<std::size_t>(kImageBytes));
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    REQUIRE(std::equal(some.images.begin() + i * kImageBytes,
+                       some.images.begin() + (i + 1) * kImageBytes,
+                       all.images.begin() + indices[i] * kImageBytes));
+  }
+  REQUIRE(subset(all, {}).size() == 0);
+  for (const std::int32_t index : {-1, 15}) {
+    const std::vector<std::int32_t> bad = {index};
+    require_error([&] { subset(all, bad); }, {fmt::format("15 images, and no image {}", index)});
+  }
+}
+
+TEST_CASE("argsort keeps equal keys in order") {
+  const std::vector<std::uint64_t> keys = {5, 1, ~0ULL, 1, 5, 0, 1};
+  REQUIRE(argsort(keys) == std::vector<std::int32_t>{5, 1, 3, 6, 0, 4, 2});
+  REQUIRE(argsort({}).empty());
+}
+
+TEST_CASE("An epoch's order sorts Philox keys, and is another every epoch") {
+  const std::int64_t n = 1000;
+  const std::uint64_t seed = 0x123456789abcdef0;
+  const std::vector<std::int32_t> order = epoch_order(n, seed, 7);
+  std::vector<std::pair<std::uint64_t, std::int32_t>> expected;
+  for (std::int32_t i = 0; i < n; ++i) {
+    const PhiloxWords words = philox(seed, i, 0, 7, RandomUse::kShuffle);
+    expected.emplace_back(std::uint64_t{words.word[0]} << 32 | words.word[1], i);
+  }
+  std::sort(expected.begin(), expected.end());
+  for (std::size_t i = 0; i < order.size(); ++i) REQUIRE(order[i] == expected[i].second);
+
+  REQUIRE(order == epoch_order(n, seed, 7));
+  REQUIRE(order != epoch_order(n, seed, 8));
+  REQUIRE(order != epoch_order(n, seed + 1, 7));
+  REQUIRE(epoch_order(0, seed, 0).empty());
+  require_error([] { epoch_order(std::int64_t{1} << 31, 0, 0); }, {"2147483648 images"});
+  // Fixed for good: an old run must resume in a new version.
+  REQUIRE(epoch_order(10, 1, 0) == std::vector<std::int32_t>{6, 5, 1, 0, 2, 4, 7, 8, 3, 9});
+}
+
+TEST_CASE("A validation split is drawn by the seed, and both its lists ascend") {
+  const ValidationSplit split = split_validation(1000, 0.1, 3);
+  REQUIRE(split.validation.size() == 100);
+  REQUIRE(split.train.size() == 900);
+  REQUIRE(std::is_sorted(split.train.begin(), split.train.end()));
+  REQUIRE(std::is_sorted(split.validation.begin(), split.validation.end()));
+  std::vector<std::int32_t> all;
+  std::merge(split.train.begin(), split.train.end(), split.validation.begin(),
+             split.validation.end(), std::back_inserter(all));
+  std::vector<std::int32_t> expected(1000);
+  std::iota(expected.begin(), expected.end(), 0);
+  REQUIRE(all == expected);
+
+  // Drawn by their own keys, from the whole range.
+  std::vector<std::uint64_t> keys;
+  for (std::uint32_t i = 0; i < 1000; ++i) {
+    const PhiloxWords words = philox(3, i, 0, 0, RandomUse::kSplit);
+    keys.push_back(std::uint64_t{words.word[0]} << 32 | words.word[1]);
+  }
+  std::vector<std::int32_t> drawn = argsort(keys);
+  drawn.resize(100);
+  std::sort(drawn.begin(), drawn.end());
+  REQUIRE(split.validation == drawn);
+  REQUIRE(split_validation(1000, 0.1, 4).validation != drawn);
+
+  REQUIRE(split_validation(10, 0.25, 0).validation.size() == 3);  // 2.5, away from zero
+  REQUIRE(split_validation(10, 0, 0).validation.empty());
+  REQUIRE(split_validation(10, 0, 0).train.size() == 10);
+  for (const double fraction : {-0.1, 1.0, 2.0, std::numeric_limits<double>::quiet_NaN()}) {
+    require_error([&] { split_validation(10, fraction, 0); }, {"is not in [0, 1)"}, Status::kUsage);
+  }
+  require_error([] { split_validation(10, 0.01, 0); }, {"none of 10", "validate"}, Status::kUsage);
+  require_error([] { split_validation(10, 0.99, 0); }, {"none of 10", "train"}, Status::kUsage);
+}
+
+TEST_CASE("The synthetic set is CIFAR-10 files, balanced and mixed") {
+  const TempDir temp;
+  const fs::path dir = temp.path / "not" / "yet" / "there" / "";
+  write_synthetic(dir, 203, 40, 5);
+  REQUIRE(std::distance(fs::directory_iterator(dir), {}) == 7);
+  REQUIRE(std::distance(fs::directory_iterator(dir.parent_path().parent_path()), {}) == 1);
+  for (int file = 1; file <= 5; ++file) {
+    const auto size = fs::file_size(dir / fmt::format("data_batch_{}.bin", file));
+    REQUIRE((size == 40 * 3073 || size == 41 * 3073));
+  }
+  const Dataset train = read_cifar10(dir, Split::train), test = read_cifar10(dir, Split::test);
+  REQUIRE(train.class_names.front() == "disc");
+  REQUIRE(train.class_names.back() == "dots");
+  REQUIRE(train.size() == 203);
+  REQUIRE(test.size() == 40);
+  for (const Dataset* dataset : {&train, &test}) {
+    std::vector<std::int64_t> count(10);
+    for (const std::uint8_t label : dataset->labels) ++count[label];
+    for (const std::int64_t c : count) REQUIRE(std::abs(c - dataset->size() / 10) <= 1);
+    REQUIRE_FALSE(std::is_sorted(dataset->labels.begin(), dataset->labels.end()));
+  }
+  // No image twice, within a split or between them.
+  std::set<std::string> images;
+  for (const Dataset* dataset : {&train, &test}) {
+    for (auto at = dataset->images.begin(); at != dataset->images.end(); at += kImageBytes) {
+      images.emplace(at, at + kImageBytes);
+    }
+  }
+  REQUIRE(images.size() == 243);
+}
+
+TEST_CASE("The synthetic set is the same bytes on every machine") {
+  const TempDir temp;
+  const auto checksum = [&](std::uint64_t seed) {  // FNV-1a, 64 bits
+    const fs::path dir = temp.path / fmt::format("{}", seed);
+    write_synthetic(dir, 50, 10, seed);
+    std::uint64_t hash = 0xcbf29ce484222325;
+    for (const char* file : {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin",
+                             "data_batch_4.bin", "data_batch_5.bin", "test_batch.bin"}) {
+      for (const char byte : slurp(dir / file)) {
+        hash = (hash ^ static_cast<std::uint8_t>(byte)) * 0x100000001b3;
+      }
+    }
+    return hash;
+  };
+  REQUIRE(checksum(1) == 0x1771f91fd5947736);
+  REQUIRE(checksum(0xfedcba9876543210) == 0x4ff3e714e4758b25);
+}
+
+TEST_CASE("The synthetic set is whole or not there") {
+  const TempDir temp;
+  const fs::path dir = temp.path / "set";
+  const auto write_set = [&] { write_synthetic(dir, 20, 10, 1); };
+  const auto entries = [&] { return std::distance(fs::directory_iterator(temp.path), {}); };
+
+  std::signal(SIGXFSZ, SIG_IGN);
+  {
+    const Limit small_files(RLIMIT_FSIZE, 5000);  // a full disk, as far as a program can tell
+    require_error(write_set, {"data_batch_1.bin: cannot be written: File too large"});
+  }
+  std::signal(SIGXFSZ, SIG_DFL);
+  REQUIRE(entries() == 0);
+
+  fs::create_directory(dir);                          // empty: as good as not there
+  fs::create_directory(temp.path / "set.partial-0");  // of a run that crashed: left alone
+  write_set();
+  REQUIRE(entries() == 2);
+  const std::string before = slurp(dir / "test_batch.bin");
+  require_error([&] { write_synthetic(dir, 20, 10, 2); }, {dir.string(), "remove it"});
+  REQUIRE(slurp(dir / "test_batch.bin") == before);
+  require_error([&] { write_synthetic(dir / "test_batch.bin", 20, 10, 2); }, {"remove it"});
+  require_error([&] { write_synthetic(dir / "test_batch.bin" / "x", 20, 10, 2); },
+                {"test_batch.bin/x: cannot be written: Not a directory"});
+  require_error([&] { write_synthetic("", 20, 10, 2); }, {"cannot be written"});
+  REQUIRE(entries() == 2);
+
+  const fs::path other = temp.path / "other";
+  require_error([&] { write_synthetic(other, 4, 10, 1); }, {"4 training"}, Status::kUsage);
+  require_error([&] { write_synthetic(other, 50001, 10, 1); }, {"50001"}, Status::kUsage);
+  require_error([&] { write_synthetic(other, 20, 0, 1); }, {"0 test"}, Status::kUsage);
+  require_error([&] { write_synthetic(other, 20, 10001, 1); }, {"10001 test"}, Status::kUsage);
+  REQUIRE(entries() == 2);
+}
