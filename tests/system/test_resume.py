@@ -1,0 +1,222 @@
+"""Determinism: equal runs, runs that were stopped, runs that were killed, all give the same bits."""
+import json
+import random
+import signal
+import subprocess
+import time
+
+import harness
+from harness import CHECKPOINT, position, read_metrics, read_safetensors, stopped_at, temporaries
+
+
+class TestDeterminism(harness.SystemTest):
+    def train_twice(self, *more, **settings):
+        runs = [self.dir / "one", self.dir / "two"]
+        for run in runs:
+            self.succeed(*self.flags(*more, **settings), "-o", run, "--export-weights",
+                         self.dir / f"{run.name}.safetensors")
+        self.assert_same_run(*runs)
+        exports = [(self.dir / f"{run.name}.safetensors").read_bytes() for run in runs]
+        self.assertEqual(exports[0], exports[1])
+        return runs[0]
+
+    def test_one_seed_gives_one_result_and_another_seed_another(self):
+        first = self.train_twice()
+        self.succeed(*self.flags("--seed", 2), "-o", self.out)
+        weights, others = (read_safetensors(run / CHECKPOINT)[1] for run in (first, self.out))
+        self.assertNotEqual(weights["conv1.weight"], others["conv1.weight"])
+        self.assertNotEqual(read_metrics(first)[-1]["train_loss"],
+                            read_metrics(self.out)[-1]["train_loss"])
+
+    def test_dropout_is_seeded(self):
+        dropped = self.train_twice("--dropout", 0.3)
+        self.succeed(*self.flags(), "-o", self.out)
+        self.assertNotEqual(read_metrics(dropped)[-1]["train_loss"],
+                            read_metrics(self.out)[-1]["train_loss"])
+
+    def test_two_threads(self):
+        self.train_twice("--dropout", 0.3, threads=2)
+
+    def test_validation_split_and_partial_batch(self):
+        self.train_twice("--val-split", 0.25, "--keep-last-batch", batch=8)
+
+
+class RandomMoments(harness.SystemTest):
+    """Runs that are ended from outside, at moments that a seed draws."""
+
+    def setUp(self):
+        super().setUp()
+        self.rng = random.Random(f"{type(self).__name__} {self._testMethodName}")
+
+    def reference(self, flags):
+        """The run that nobody interrupts. Learns how long the program takes to start, and to train
+        an epoch, on this machine now."""
+        run = self.dir / "reference"
+        begin = time.monotonic()
+        self.succeed(*flags, "-o", run)
+        total = time.monotonic() - begin
+        training = sum(line["seconds"] for line in read_metrics(run))
+        self.epoch_time = training / len(read_metrics(run))
+        self.start_time = total - training
+        return run
+
+    def interrupt(self, number, delay, *args):
+        """Starts the program and sends it a signal after `delay` seconds."""
+        process = subprocess.Popen(self.command(*args), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, cwd=self.dir)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=harness.TIME_LIMIT)
+        self.pid = process.pid
+        return harness.Result(process.returncode, out, err)
+
+
+class TestStop(RandomMoments):
+    """SIGINT and SIGTERM: the program saves, says how to go on, and exits with 128 + the signal."""
+
+    def stop_once(self, flags, run):
+        """Starts or resumes a run and stops it. Returns where: a name for the kind of moment."""
+        checkpoint = run / CHECKPOINT
+        number = self.rng.choice([signal.SIGINT, signal.SIGTERM])
+        begun = checkpoint.exists() and position(checkpoint)["epoch"] > 0
+        delay = self.rng.uniform(0.3, 1) * self.start_time
+        delay += self.rng.uniform(0, 2 if begun else 1) * self.epoch_time
+        result = self.interrupt(number, delay, *(["--resume"] if checkpoint.exists() else flags),
+                                "-o", run)
+        if result.status == 0:
+            return "finished"
+        if result.status == -number:
+            return "before main"  # there is nothing to save yet, and no handler
+        self.assertEqual(result.status, 128 + number, result)
+        self.assertEqual(result.err, "", result)
+        stops = [line for line in result.out.splitlines() if line.startswith("stopped")]
+        self.assertEqual(len(stops), 1, result)
+        self.assertTrue(stops[0].endswith(f"go on with: wrn_train --resume -o {run}"), result)
+        self.assertEqual(temporaries(run), [])
+
+        epoch, step = stopped_at(result.out)
+        saved = position(checkpoint)
+        self.assertEqual((saved["epoch"], saved["step"]), (epoch - 1, step), result)
+        if epoch == 1 and step == 0:
+            return "before the first step"
+        if step == 0 or step == self.steps_of(checkpoint):
+            return "between epochs"
+        return "in the first epoch" if epoch == 1 else "in a later epoch"
+
+    def steps_of(self, checkpoint):
+        return int(read_safetensors(checkpoint)[0]["steps_per_epoch"])
+
+    def stop_often(self, *more, **settings):
+        """Runs are stopped again and again until every kind of moment was met twice, and each is
+        at its end the run that was never stopped."""
+        flags = self.flags(*more, **settings)
+        reference = self.reference(flags)
+        wanted = {"in the first epoch": 2, "in a later epoch": 2, "between epochs": 2}
+        met = {kind: 0 for kind in wanted}
+        for attempt in range(40):
+            run = self.dir / f"run{attempt}"
+            kind = ""
+            while kind != "finished":
+                kind = self.stop_once(flags, run)
+                met[kind] = met.get(kind, 0) + 1
+            self.assert_same_run(run, reference)
+            if all(met[kind] >= least for kind, least in wanted.items()):
+                return
+        self.fail(f"the moments met are {met}")
+
+    def test_plain(self):
+        self.stop_often(epochs=5)
+
+    def test_dropout_validation_partial_batch_and_rare_saves(self):
+        self.stop_often("--dropout", 0.3, "--val-split", 0.25, "--keep-last-batch",
+                        "--save-every", 3, epochs=7, batch=8)
+
+    def test_two_threads(self):
+        self.stop_often("--dropout", 0.2, epochs=4, threads=2)
+
+    def test_signal_before_training(self):
+        """While the program loads its libraries, reads the data, records: it ends cleanly."""
+        reference = self.reference(self.flags())
+        for attempt in range(12):
+            run = self.dir / f"run{attempt}"
+            number = self.rng.choice([signal.SIGINT, signal.SIGTERM])
+            delay = self.start_time * attempt / 12
+            result = self.interrupt(number, delay, *self.flags(), "-o", run)
+            self.assertIn(result.status, (0, -number, 128 + number), result)
+            self.assertEqual(result.err, "", result)
+            if (run / CHECKPOINT).exists():
+                if result.status != 0:
+                    self.succeed("--resume", "-o", run)
+                self.assert_same_run(run, reference)
+
+    def test_signal_while_testing_only(self):
+        reference = self.reference(self.flags())
+        before = self.snapshot(reference)
+        for _ in range(6):
+            result = self.interrupt(signal.SIGTERM, self.rng.uniform(0, self.start_time),
+                                    "--resume", "--test-only", "-o", reference)
+            self.assertIn(result.status, (0, -signal.SIGTERM, 128 + signal.SIGTERM), result)
+            self.assertEqual(result.err, "", result)
+        self.assertEqual(self.snapshot(reference), before)
+
+
+class TestKill(RandomMoments):
+    """kill -9: what is on the disk is always a run that can go on, or none."""
+
+    KILLS = 50
+
+    def check_after_kill(self, run, inode_before, kill):
+        checkpoint = run / CHECKPOINT
+        if not checkpoint.exists():
+            return
+        read_safetensors(checkpoint)
+        if (run / "best.safetensors").exists():
+            read_safetensors(run / "best.safetensors")
+        if checkpoint.stat().st_ino != inode_before:  # it came as far as saving
+            stale = [path for path in temporaries(run) if f".tmp.{self.pid}." not in path.name]
+            self.assertEqual(stale, [], "temporaries of a process killed earlier")
+        if kill % 5 == 0:
+            self.succeed("--test-only", "--resume", checkpoint)
+
+    def test_killed_at_random_moments(self):
+        flags = self.flags(epochs=10, train=20, test=10)
+        reference = self.reference(flags)
+        kills = finished = 0
+        while kills < self.KILLS or finished == 0:
+            run = self.dir / f"run{finished}"
+            checkpoint = run / CHECKPOINT
+            resume = checkpoint.exists()
+            inode = checkpoint.stat().st_ino if resume else None
+            delay = self.rng.uniform(0, self.start_time + 4 * self.epoch_time)
+            if kills >= self.KILLS:
+                delay = harness.TIME_LIMIT
+            result = self.interrupt(signal.SIGKILL, delay, *(["--resume"] if resume else flags),
+                                    "-o", run)
+            self.assertEqual(result.err, "", result)
+            if result.status == 0:
+                self.assert_same_run(run, reference)
+                finished += 1
+                continue
+            self.assertEqual(result.status, -signal.SIGKILL, result)
+            kills += 1
+            if run.exists():
+                self.check_after_kill(run, inode, kills)
+
+    def test_killed_while_overwriting(self):
+        """A run is there at every moment: the old one, or the new one from its first step on."""
+        self.succeed(*self.flags("--seed", 2), "-o", self.out)
+        reference = self.reference(self.flags())
+        for _ in range(10):
+            delay = self.rng.uniform(0.3, 1.2) * self.start_time
+            self.interrupt(signal.SIGKILL, delay, *self.flags(), "--overwrite", "-o", self.out)
+            read_safetensors(self.out / CHECKPOINT)
+        self.succeed("--resume", "-o", self.out)
+        seed = json.loads(read_safetensors(self.out / CHECKPOINT)[0]["settings"])["seed"]
+        if seed == 1:  # else the kills all came before the overwriting
+            self.assert_same_run(self.out, reference)
+
+
+if __name__ == "__main__":
+    harness.main()
