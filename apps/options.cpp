@@ -189,6 +189,7 @@ Options parse_options(int argc, const char* const* argv) {
                "train on an epoch's last, smaller batch too (the paper drops it)")
       ->group(training);
   app.add_option("--seed", s.seed, "of weights, order, augmentation and dropout")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group(training);
 

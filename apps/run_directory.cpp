@@ -85,6 +85,11 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     c.best = {best.at("error").get<double>(), best.at("epoch").get<int>(),
               best.at("split").get<std::string>()};
     c.metrics = parsed("metrics").get<std::vector<nlohmann::json>>();
+    const Settings& s = c.settings;
+    if (s.epochs < 1 || s.batch_size < 1 || s.save_every < 1 || s.threads < 0 || s.threads > 1024 ||
+        c.position.epoch < 0 || c.position.step < 0 || c.steps_per_epoch < 0) {
+      fail("{}: its metadata has numbers that no run has", file.file.string());
+    }
     return c;
   } catch (const nlohmann::json::exception& error) {
     fail("{}: its metadata cannot be read: {}", file.file.string(), error.what());
@@ -92,8 +97,10 @@ Checkpoint checkpoint_of(const Safetensors& file) {
 }
 
 bool RunDirectory::holds_a_run() const {
-  return fs::exists(latest()) || fs::exists(best()) || fs::exists(directory_ / "config.json") ||
-         fs::exists(directory_ / "metrics.jsonl");
+  std::error_code error;  // whatever cannot be looked at, prepare() speaks of
+  return fs::exists(latest(), error) || fs::exists(best(), error) ||
+         fs::exists(directory_ / "config.json", error) ||
+         fs::exists(directory_ / "metrics.jsonl", error);
 }
 
 void RunDirectory::prepare() const {
@@ -106,13 +113,10 @@ void RunDirectory::prepare() const {
   remove_stale_temporaries(directory_);
 }
 
-void RunDirectory::clear() const {
-  for (const fs::path& file :
-       {latest(), best(), report(), directory_ / "config.json", directory_ / "metrics.jsonl"}) {
-    std::error_code error;
-    fs::remove(file, error);
-    if (error) fail("cannot remove {}: {}", file.string(), error.message());
-  }
+void RunDirectory::remove_best() const {
+  std::error_code error;
+  fs::remove(best(), error);
+  if (error) fail("cannot remove {}: {}", best().string(), error.message());
 }
 
 void RunDirectory::write_config(const nlohmann::json& config) const {
@@ -132,8 +136,10 @@ void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& paramete
   Safetensors file;
   file.metadata = to_metadata(checkpoint);
   export_state(parameters, checkpoint.total_steps(), true, file);
-  write_safetensors(latest(), file);
-  if (is_best) replace_with_hard_link(latest(), best());
+  // Best comes first: killed between the two, the run comes to this epoch once more. The other way
+  // round, it would go on from here with a best that is out of date.
+  write_safetensors(is_best ? best() : latest(), file);
+  if (is_best) replace_with_hard_link(best(), latest());
 }
 
 }  // namespace wrn

@@ -64,14 +64,14 @@ class RunDirectory {
   bool holds_a_run() const;
   /// Makes the directory where there is none. Removes what a killed process left half-written.
   void prepare() const;
-  /// Removes the files of the run in it, and no others.
-  void clear() const;
+  /// What a run that is replaced leaves and the new one does not at once write itself.
+  void remove_best() const;
 
   void write_config(const nlohmann::json& config) const;
   /// metrics.jsonl and report.html, from the history.
   void write_metrics(const nlohmann::json& config,
                      const std::vector<nlohmann::json>& metrics) const;
-  /// latest.safetensors; with `is_best`, best.safetensors is made the same file.
+  /// latest.safetensors; with `is_best`, best.safetensors too, as the same file.
   void save(const Checkpoint&, const Parameters&, bool is_best) const;
 
  private:

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
-#include <limits>
 #include <numeric>
 
 namespace wrn {
@@ -31,25 +29,16 @@ double learning_rate(const Settings& settings, int epoch) {
   return rate;
 }
 
-/// Bytes that can be had without swapping, by the kernel's own estimate; everything where there is
-/// none.
-std::size_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  for (std::string word; file >> word;) {
-    std::size_t kilobytes = 0;
-    if (word == "MemAvailable:" && file >> kilobytes) return kilobytes * 1024;
-  }
-  return std::numeric_limits<std::size_t>::max();
-}
-
 SplitResult result_of(const Metrics& sums) {
   const double images = static_cast<double>(sums.images);
   return {sums.loss_sum / images, 100.0 * static_cast<double>(sums.wrong) / images};
 }
 
-/// JSON has no infinities: what is not finite is null.
-nlohmann::json finite_or_null(double value) {
-  return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json(nullptr);
+[[noreturn]] void diverged(const std::string& what, double rate) {
+  throw Error(fmt::format("the {}, at the learning rate {:g}: the last checkpoint is kept; try a "
+                          "smaller --lr",
+                          what, rate),
+              Status::kNotFinite);
 }
 
 }  // namespace
@@ -167,12 +156,9 @@ bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
         std::span(order).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows)));
     (rows == settings_.batch_size ? *training_ : *partial_training_).run(context_);
     if (metrics.not_finite > 0) {
-      throw Error(
-          fmt::format("the loss is not finite in epoch {}, step {} of {}, at the learning rate {}: "
-                      "the last checkpoint is kept; try a smaller --lr",
-                      position.epoch + 1, position.step + 1, steps,
-                      learning_rate(settings_, position.epoch)),
-          Status::kNotFinite);
+      diverged(fmt::format("loss is not finite in epoch {}, step {} of {}", position.epoch + 1,
+                           position.step + 1, steps),
+               learning_rate(settings_, position.epoch));
     }
     ++position.step;
     position.training_seconds = seconds_before + seconds_since(start);
@@ -217,18 +203,25 @@ void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
       throw Stopped{stop_};
     }
 
+    // The step before may be the one that ruined the weights.
+    if (!std::isfinite(test->loss) || (validation && !std::isfinite(validation->loss))) {
+      diverged(
+          fmt::format("test or validation loss is not finite after epoch {}", position.epoch + 1),
+          learning_rate(settings_, position.epoch));
+    }
+
     const SplitResult train = result_of(position.sums);
     nlohmann::json line = {{"epoch", position.epoch + 1},
                            {"lr", learning_rate(settings_, position.epoch)},
-                           {"train_loss", finite_or_null(train.loss)},
+                           {"train_loss", train.loss},
                            {"train_error", train.error},
-                           {"test_loss", finite_or_null(test->loss)},
+                           {"test_loss", test->loss},
                            {"test_error", test->error},
                            {"seconds", position.seconds},
                            {"images_per_second",
                             static_cast<double>(position.sums.images) / position.training_seconds}};
     if (validation) {
-      line["val_loss"] = finite_or_null(validation->loss);
+      line["val_loss"] = validation->loss;
       line["val_error"] = validation->error;
     }
     checkpoint.metrics.push_back(line);

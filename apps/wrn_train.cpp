@@ -140,7 +140,9 @@ int run(const Options& options) {
     saved = read_safetensors(file);
     checkpoint = checkpoint_of(*saved);
     checkpoint.settings = resumed_settings(checkpoint.settings, options);
-    if (options.output_dir.empty()) directory = RunDirectory(file.parent_path());
+    if (options.output_dir.empty()) {
+      directory = RunDirectory(file.has_parent_path() ? file.parent_path() : ".");
+    }
   } else {
     checkpoint.settings = options.settings;
     if (!options.test_only && !options.overwrite && directory.holds_a_run()) {
@@ -206,12 +208,14 @@ int run(const Options& options) {
   } else {
     checkpoint.steps_per_epoch = trainer.steps_per_epoch();
     directory.prepare();
-    if (options.overwrite) directory.clear();
+    // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
+    // is overwritten there is always one or the other.
+    directory.save(checkpoint, trainer.model().parameters(), false);
+    if (options.overwrite) directory.remove_best();
     const nlohmann::json config =
         config_of(checkpoint, data, trainer, trainer.model().parameters().count());
     directory.write_config(config);
     directory.write_metrics(config, checkpoint.metrics);
-    directory.save(checkpoint, trainer.model().parameters(), false);
     Progress progress(options.quiet, settings.epochs, std::cout, isatty(STDOUT_FILENO) != 0);
     try {
       trainer.train(checkpoint, directory, config, progress);

@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <limits>
 
 namespace wrn {
 
@@ -19,6 +21,15 @@ const char* name_of(DType dtype) {
   return "?";
 }
 
+std::size_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  for (std::string word; file >> word;) {
+    std::size_t kilobytes = 0;
+    if (word == "MemAvailable:" && file >> kilobytes) return kilobytes * 1024;
+  }
+  return std::numeric_limits<std::size_t>::max();
+}
+
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
 
 void Buffer::Free::operator()(std::byte* data) const { std::free(data); }  // NOLINT
@@ -27,9 +38,16 @@ Buffer::Buffer(std::size_t bytes, const std::string& what, Device device) : byte
   check_available(device);
   constexpr std::size_t kAlignment = 64;
   const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));  // NOLINT
+  // Linux grants more than there is, and kills the process that then uses it.
+  const std::size_t available = available_memory();
+  if (rounded <= available) {
+    data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));  // NOLINT
+  }
   if (data_ == nullptr && rounded > 0) {
-    throw Error(fmt::format("out of memory: {:.1f} MiB for {}", bytes / 1048576.0, what),
+    throw Error(fmt::format("out of memory: {:.1f} MiB for {}, {:.1f} MiB are free; take a smaller "
+                            "model or batch",
+                            static_cast<double>(bytes) / 0x1p20, what,
+                            static_cast<double>(available) / 0x1p20),
                 Status::kOutOfMemory);
   }
   std::memset(data_.get(), 0, rounded);

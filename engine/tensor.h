@@ -27,6 +27,10 @@ using Shape = std::vector<std::int64_t>;
 /// "[128,32,32,16]"
 std::string to_string(const Shape&);
 
+/// Bytes of host memory that can be had without swapping, by the kernel's own estimate; all that
+/// can be counted where there is none.
+std::size_t available_memory();
+
 /// Owned memory of a device, 64-byte aligned and zeroed. Throws Error(kOutOfMemory) saying what was
 /// asked for what.
 class Buffer {
