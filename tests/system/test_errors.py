@@ -1,0 +1,456 @@
+"""What goes wrong: every error is one line with the reason, the right exit status, and no loss."""
+import contextlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import time
+import unittest
+
+import harness
+from harness import CHECKPOINT, position, read_metrics, read_safetensors, temporaries
+
+RUNTIME, USAGE, OUT_OF_MEMORY, NOT_FINITE = 1, 2, 3, 4
+RECORD = 3073  # bytes of an image and its label
+
+
+class TestOutputDirectory(harness.SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls()
+        case.dir = cls.root
+        cls.finished = cls.root / "finished"
+        case.succeed(*case.flags(epochs=3), "-o", cls.finished)
+
+    def setUp(self):
+        super().setUp()
+        shutil.copytree(self.finished, self.out)
+
+    def refuse(self, status, *args, says):
+        """An error that leaves the run as it was."""
+        before = self.snapshot(self.out)
+        self.fail_with(status, *args, says=says)
+        self.assertEqual(self.snapshot(self.out), before)
+
+    def test_not_overwritten_unasked(self):
+        self.refuse(USAGE, *self.flags(), "-o", self.out,
+                    says=[self.out, "--resume", "--overwrite"])
+
+    def test_overwrite(self):
+        (self.out / "notes.txt").write_text("mine")
+        self.succeed(*self.flags("--seed", 2), "-o", self.out, "--overwrite")
+        self.assertEqual((self.out / "notes.txt").read_text(), "mine")
+        (self.out / "notes.txt").unlink()
+        self.succeed(*self.flags("--seed", 2), "-o", self.dir / "new")
+        self.assert_same_run(self.out, self.dir / "new")
+
+    def test_overwrite_excludes_resume(self):
+        self.refuse(USAGE, "--resume", "--overwrite", "-o", self.out, says="--overwrite")
+
+    def test_a_directory_of_other_files_is_no_run(self):
+        other = self.dir / "other"
+        other.mkdir()
+        (other / "notes.txt").write_text("mine")
+        self.succeed(*self.flags(epochs=1), "-o", other)
+        self.assertEqual((other / "notes.txt").read_text(), "mine")
+
+    def test_finished_run(self):
+        before = self.snapshot(self.out)
+        result = self.succeed("--resume", "-o", self.out, "--quiet")
+        self.assertEqual(result.out, f"{self.out}: the run is finished, 3 of 3 epochs\n")
+        self.assertEqual(self.snapshot(self.out), before)
+
+    def test_contradictory_settings(self):
+        for flag, value in [("--lr", 0.3), ("--epochs", 9), ("--model", "wrn-16-1"),
+                            ("--batch-size", 20), ("--seed", 2), ("--dropout", 0.5),
+                            ("--lr-drops", "1"), ("--limit-train", 30)]:
+            with self.subTest(flag):
+                self.refuse(USAGE, "--resume", "-o", self.out, flag, value, says=flag)
+        self.refuse(USAGE, "--resume", "-o", self.out, "--no-augment", says="--no-augment")
+        # What says the same as the run, or may change, does not contradict it.
+        self.succeed("--resume", "-o", self.out, "--lr", 0.1, "--epochs", 3, "--save-every", 2,
+                     "--device", "auto", "--data-path", self.data)
+
+    def test_nothing_to_resume(self):
+        empty = self.dir / "empty"
+        empty.mkdir()
+        self.fail_with(RUNTIME, "--resume", "-o", empty, says=empty / CHECKPOINT)
+        self.assertEqual(list(empty.iterdir()), [])
+        self.fail_with(RUNTIME, "--resume", "-o", self.dir / "none", says=self.dir / "none")
+        self.fail_with(RUNTIME, "--resume", self.dir / "x.safetensors",
+                       says=self.dir / "x.safetensors")
+        self.fail_with(RUNTIME, "--resume", empty, says=empty)
+        self.fail_with(RUNTIME, "--import-weights", self.dir / "x.safetensors",
+                       *self.flags(), "-o", empty, says=self.dir / "x.safetensors")
+
+    def test_exported_weights_are_no_checkpoint(self):
+        weights = self.dir / "weights.safetensors"
+        self.succeed("--resume", "-o", self.out, "--export-weights", weights)
+        self.refuse(RUNTIME, "--resume", weights, "-o", self.out, says=weights)
+
+    def test_weights_of_another_model(self):
+        command = [flag if flag != "wrn-10-1" else "wrn-16-1" for flag in self.flags()]
+        self.fail_with(RUNTIME, *command, "--test-only", "--import-weights",
+                       self.out / CHECKPOINT, says=[self.out / CHECKPOINT, "block1.layer.1"])
+
+    def test_resume_from_best_goes_back_to_its_epoch(self):
+        for seed in range(1, 30):
+            run, reference = self.dir / f"run{seed}", self.dir / f"reference{seed}"
+            self.succeed(*self.flags("--seed", seed, epochs=3), "-o", reference)
+            best = position(reference / "best.safetensors")["epoch"]
+            if best < 3:
+                break
+        shutil.copytree(reference, run)
+        self.dir = run  # the directory of a FILE without one is the current one
+        result = self.succeed("--resume", "best.safetensors")
+        self.assertEqual(result.out.count("\nepoch "), 3 - best, result)
+        self.assert_same_run(run, reference)
+        # Stopped as soon as it has begun, it has left no later line in metrics.jsonl.
+        process = subprocess.Popen(self.command("--resume", run / "best.safetensors"),
+                                   stdout=subprocess.DEVNULL)
+        while process.poll() is None and position(run / CHECKPOINT)["epoch"] == 3:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGTERM)
+        process.wait(harness.TIME_LIMIT)
+        self.assertEqual(len(read_metrics(run)), position(run / CHECKPOINT)["epoch"])
+        self.succeed("--resume", "-o", run)
+        self.assert_same_run(run, reference)
+
+    def test_other_thread_count_warns(self):
+        result = self.run_program("--resume", self.out / "best.safetensors", "-o",
+                                  self.dir / "two", "--threads", 2)
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(result.err, r"\Awrn_train: warning: [^\n]*2 threads[^\n]*with 1[^\n]*\n\Z")
+
+    def test_other_data(self):
+        other = self.dir / "other_data"
+        harness.write_cifar10(other, seed=2)
+        best = self.out / "best.safetensors"
+        self.refuse(RUNTIME, "--resume", best, "--data-path", other, says=[other, "checksum"])
+        self.succeed("--test-only", "--resume", best, "--data-path", other)  # what it is for
+
+    def test_directory_that_cannot_be_made(self):
+        file = self.dir / "file"
+        file.write_text("in the way")
+        for path in (file, file / "below", "/dev/null/run", self.dir / ("x" * 300)):
+            with self.subTest(path):
+                self.fail_with(RUNTIME, *self.flags(), "-o", path, says=path)
+        self.assertEqual(file.read_text(), "in the way")
+
+    def test_export_that_cannot_be_written(self):
+        """Found after training, with all of it saved."""
+        path = self.dir / "no" / "weights.safetensors"
+        self.fail_with(RUNTIME, *self.flags(epochs=3), "-o", self.dir / "new", "--export-weights",
+                       path, says=path)
+        self.assert_same_run(self.dir / "new", self.finished)
+
+
+class TestBadData(harness.SystemTest):
+    def setUp(self):
+        super().setUp()
+        self.bad = self.dir / "bad"
+        shutil.copytree(self.data, self.bad)
+        self.file = self.bad / "data_batch_3.bin"
+
+    def refuse(self, *says):
+        flags = [self.bad if flag is self.data else flag for flag in self.flags()]
+        self.fail_with(RUNTIME, *flags, "-o", self.out, says=says)
+        self.assertFalse(self.out.exists())
+
+    def test_missing_directory(self):
+        shutil.rmtree(self.bad)
+        self.refuse(self.bad, "no such directory")
+
+    def test_missing_file(self):
+        self.file.unlink()
+        self.refuse(self.file.name)
+
+    def test_file_in_place_of_the_directory(self):
+        shutil.rmtree(self.bad)
+        self.bad.write_text("")
+        self.refuse(self.bad, "not a directory")
+
+    def test_empty(self):
+        self.file.write_bytes(b"")
+        self.refuse(self.file, "empty")
+
+    def test_truncated(self):
+        whole = self.file.read_bytes()
+        for size in (1, RECORD - 1, RECORD + 1, len(whole) - 1):
+            with self.subTest(size):
+                self.file.write_bytes(whole[:size])
+                self.refuse(self.file, str(RECORD), f"offset {size // RECORD * RECORD}")
+
+    def test_oversized(self):
+        os.truncate(self.file, 10001 * RECORD)  # sparse
+        self.refuse(self.file, 10001 * RECORD)
+        os.truncate(self.file, 1 << 40)
+        self.refuse(self.file, 1 << 40)
+
+    def test_directory_in_place_of_the_file(self):
+        self.file.unlink()
+        self.file.mkdir()
+        self.refuse(self.file, "directory")
+
+    def test_pipe_in_place_of_the_file(self):
+        self.file.unlink()
+        os.mkfifo(self.file)
+        self.refuse(self.file)
+
+    def test_unreadable(self):
+        if os.geteuid() == 0:
+            # For root nothing is unreadable but what cannot be followed.
+            self.file.unlink()
+            self.file.symlink_to(self.file)
+        else:
+            self.file.chmod(0)
+        self.refuse(self.file.name)
+
+    def test_label_out_of_range(self):
+        blob = bytearray(self.file.read_bytes())
+        blob[2 * RECORD] = 10
+        self.file.write_bytes(blob)
+        self.refuse(self.file, "record 2", f"offset {2 * RECORD}", "label 10")
+
+    def test_cifar100_read_as_cifar10(self):
+        shutil.rmtree(self.bad)
+        harness.write_cifar100(self.bad)
+        self.refuse(self.bad, "data_batch_1.bin")
+
+    def test_fewer_images_than_a_batch(self):
+        self.fail_with(RUNTIME, *self.flags(batch=64), "-o", self.out,
+                       says=["40 training images", "--batch-size 40", "--keep-last-batch"])
+        self.succeed(*self.flags("--keep-last-batch", batch=64, epochs=1), "-o", self.out)
+
+
+class TestBadFlags(harness.SystemTest):
+    def test_usage_errors(self):
+        for args, says in [
+                (["--wibble"], "--wibble"), (["wibble"], "wibble"), (["--lr"], "--lr"),
+                (["--model", "resnet-50"], "resnet-50"),
+                (["--model", "wrn-28"], "wrn-28"), (["--model", ""], "model"),
+                (["--model", "wrn-27-10"], ["22", "28"]),
+                (["--depth", 30, "--widen-factor", 2], ["28", "34"]),
+                (["--depth", -10], "-10"), (["--widen-factor", 0], "0"),
+                (["--model", "wrn-10-1", "--depth", 10], ["--model", "--depth"]),
+                (["--block", "B(3,1)", "--deepening", 2], ["--block", "--deepening"]),
+                (["--block", "B(5)"], "B(5)"), (["--block", "B("], "model"),
+                (["--resume", "x", "--import-weights", "y"], ["--resume", "--import-weights"]),
+                (["--test-only"], "--test-only"),
+                (["--dropout", 1], "dropout 1"), (["--dropout", -0.1], "dropout"),
+                (["--dropout", "nan"], "dropout"),
+                (["--lr", "nan"], "--lr"), (["--lr", -1], "--lr"), (["--lr", "inf"], "--lr"),
+                (["--lr", "fast"], "--lr"), (["--momentum", 1], "--momentum"),
+                (["--weight-decay", "nan"], "--weight-decay"),
+                (["--lr-drop-factor", -1], "--lr-drop-factor"),
+                (["--lr-drops", "5,3"], "--lr-drops"), (["--lr-drops", "-1"], "--lr-drops"),
+                (["--epochs", 0], "--epochs"), (["--epochs", 1.5], "--epochs"),
+                (["--epochs", 10**12], "--epochs"),
+                (["--batch-size", 0], "--batch-size"), (["-b", -5], "--batch-size"),
+                (["--save-every", 0], "--save-every"), (["--threads", -1], "--threads"),
+                (["--seed", -1], "--seed"), (["--seed", "x"], "--seed"),
+                (["--limit-train", -1], "--limit-train"), (["--limit-test", -1], "--limit-test"),
+                (["--val-split", 1], "--val-split"), (["--val-split", "nan"], "--val-split"),
+                (["--dataset", "mnist"], "mnist"), (["--device", "tpu"], "tpu"),
+                (["--recipe", "mine"], "mine"), (["--preprocess", "zca"], "zca"),
+                (["--epochs", 1, "--epochs", 2], "--epochs"),
+                (["--no-augment=maybe"], "--no-augment"),
+                (["--quiet\nline"], "--quiet line")]:
+            with self.subTest(args):
+                self.fail_with(USAGE, *args, says=says)
+        self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_usage_errors_seen_with_the_data(self):
+        for split in (0.001, 0.999):
+            self.fail_with(USAGE, *self.flags("--val-split", split), "-o", self.out, says="none")
+
+    def test_flags_given_true_or_false(self):
+        for text, value in [("=false", False), ("=true", True), ("", True)]:
+            self.succeed(*self.flags(f"--no-augment{text}", "--keep-last-batch=false", epochs=1),
+                         "-o", self.out, "--overwrite")
+            training = json.loads((self.out / "config.json").read_text())["training"]
+            self.assertEqual((training["no_augment"], training["keep_last_batch"]),
+                             (value, False))
+
+    def test_no_cuda_in_this_build(self):
+        self.fail_with(RUNTIME, *self.flags("--device", "cuda"), "-o", self.out,
+                       says=["CUDA", "--device cpu"])
+
+    def test_batch_that_does_not_fit(self):
+        """Two terabytes are planned and none is taken; the advice is a batch that does fit."""
+        flags = [flag if flag != "wrn-10-1" else "wrn-10-10" for flag in
+                 self.flags("--keep-last-batch", batch=1 << 20)]
+        result = self.fail_with(OUT_OF_MEMORY, *flags, "-o", self.out, says="out of memory")
+        self.assertRegex(result.err, r"--batch-size \d+ fits")
+        self.assertFalse(self.out.exists())
+
+    def test_model_that_does_not_fit(self):
+        flags = [flag if flag != "wrn-10-1" else "wrn-1000-1000" for flag in self.flags()]
+        self.fail_with(OUT_OF_MEMORY, *flags, "-o", self.out, says="out of memory")
+
+    def test_diverging_learning_rate(self):
+        """The last good checkpoint stays, whether a step or the test finds the loss broken."""
+        for batch, where in [(10, "in epoch 1, step"), (40, "after epoch 1")]:
+            with self.subTest(where):
+                run = self.dir / f"batch{batch}"
+                self.fail_with(NOT_FINITE, *self.flags("--lr", 1e30, batch=batch), "-o", run,
+                               says=["not finite", where, "1e+30"])
+                self.assertEqual(position(run / CHECKPOINT)["epoch"], 0)
+                self.assertEqual(read_metrics(run), [])
+                self.succeed("--test-only", "--resume", "-o", run)
+                self.assertEqual(temporaries(run), [])
+
+    def test_diverging_later(self):
+        """As above, with epochs of a good run before it: a drop that raises the rate."""
+        self.fail_with(NOT_FINITE, *self.flags("--lr-drops", 2, "--lr-drop-factor", 1e30,
+                                               epochs=4), "-o", self.out, says="epoch 3")
+        self.assertEqual(position(self.out / CHECKPOINT)["epoch"], 2)
+        self.assertEqual([line["epoch"] for line in read_metrics(self.out)], [1, 2])
+        tested = self.succeed("--test-only", "--resume", "-o", self.out, "--quiet").out
+        self.assertIn(f"test error {read_metrics(self.out)[-1]['test_error']:.2f}%", tested)
+
+
+class TestDamagedCheckpoint(harness.SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls()
+        case.dir = cls.root
+        cls.good = cls.root / "good"
+        case.succeed(*case.flags(), "-o", cls.good)
+        cls.blob = (cls.good / CHECKPOINT).read_bytes()
+
+    def refuse(self, blob):
+        self.out.mkdir(exist_ok=True)
+        (self.out / CHECKPOINT).write_bytes(blob)
+        result = self.fail_with(RUNTIME, "--resume", "-o", self.out, says=self.out / CHECKPOINT)
+        self.assertEqual(result.out, "")
+
+    def test_cut_in_its_first_bytes(self):
+        for size in range(64):
+            self.refuse(self.blob[:size])
+
+    def test_cut_anywhere(self):
+        rng = random.Random(1)
+        for _ in range(100):
+            self.refuse(self.blob[:rng.randrange(len(self.blob))])
+
+    def test_longer_than_it_says(self):
+        self.refuse(self.blob + b"x")
+
+    def with_metadata(self, key, change):
+        (length,) = struct.unpack_from("<Q", self.blob)
+        header = json.loads(self.blob[8:8 + length])
+        value = json.loads(header["__metadata__"][key])
+        header["__metadata__"][key] = json.dumps(change(value))
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + self.blob[8 + length:]
+
+    def test_metadata_of_no_run(self):
+        for key, name, value in [
+                ("settings", "batch_size", 0), ("settings", "batch_size", "x"),
+                ("settings", "batch_size", -1), ("settings", "epochs", 0),
+                ("settings", "save_every", 0), ("settings", "threads", -1),
+                ("settings", "threads", 10**6),
+                ("position", "epoch", -1), ("position", "step", -1), ("position", "step", None)]:
+            with self.subTest(f"{key} {name} {value}"):
+                self.refuse(self.with_metadata(key, lambda old: {**old, name: value}))
+        self.refuse(self.with_metadata("steps_per_epoch", lambda old: -old))
+        self.refuse(self.with_metadata("settings", lambda old: []))
+        self.refuse(self.with_metadata("metrics", lambda old: 1))
+
+
+class TestFullDisk(harness.SystemTest):
+    """A small file system of its own, filled by another file. Needs root."""
+
+    def setUp(self):
+        super().setUp()
+        self.disk = self.dir / "disk"
+        self.disk.mkdir()
+        mounted = shutil.which("mount") and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "wrn_test", self.disk],
+            capture_output=True).returncode == 0
+        if not mounted:
+            self.skipTest("a small file system cannot be mounted (root may)")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.disk])
+        self.out = self.disk / "run"
+        self.filler = self.disk / "filler"
+        self.reference = self.dir / "reference"
+
+    def fill(self):
+        with open(self.filler, "ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def check_failed(self, result):
+        self.assert_error(result, RUNTIME, [self.out, "No space left on device"])
+        read_safetensors(self.out / CHECKPOINT)
+        self.assertEqual(temporaries(self.out), [])
+        self.succeed("--test-only", "--resume", "-o", self.out)
+
+    def test_full_while_training(self):
+        flags = self.flags(epochs=12)
+        self.succeed(*flags, "-o", self.reference)
+        process = subprocess.Popen(self.command(*flags, "-o", self.out), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, cwd=self.dir)
+        process.stdout.readline()
+        process.stdout.readline()  # an epoch is done
+        while process.poll() is None:
+            self.fill()  # again, as the temporary of a failed save gives its room back
+            time.sleep(0.001)
+        out, err = process.communicate(timeout=harness.TIME_LIMIT)
+        self.check_failed(harness.Result(process.returncode, out, err))
+        self.filler.unlink()
+        self.succeed("--resume", "-o", self.out)
+        self.assert_same_run(self.out, self.reference)
+
+    def test_full_at_the_start_and_on_resume(self):
+        self.fill()
+        self.fail_with(RUNTIME, *self.flags(), "-o", self.out,
+                       says=[self.out, "No space left on device"])
+        self.filler.unlink()
+        flags = self.flags("--lr-drops", 2, "--lr-drop-factor", 1e30, epochs=4)
+        self.fail_with(NOT_FINITE, *flags, "-o", self.out)  # a way to end after two epochs
+        before = self.snapshot(self.out)
+        self.fill()
+        result = self.run_program("--resume", "-o", self.out)
+        self.check_failed(result)
+        self.assertEqual(self.snapshot(self.out), before)
+
+
+class TestFailedSave(harness.SystemTest):
+    def test_save_beyond_the_limit(self):
+        """Like a full disk, but needs no root: files of at most 100 kB."""
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        self.succeed(*self.flags(), "-o", self.out)
+        before = self.snapshot(self.out)
+        self.fail_with(RUNTIME, *self.flags(), "-o", self.out, "--overwrite",
+                       says=[self.out / CHECKPOINT, "File too large"], preexec_fn=limit)
+        self.assertEqual(self.snapshot(self.out), before)
+
+    def test_best_that_cannot_be_written(self):
+        """The checkpoint then stays one epoch behind, and the resumed run finds its best again."""
+        reference = self.dir / "reference"
+        flags = self.flags(epochs=1)
+        self.succeed(*flags, "-o", reference)
+        report, best = self.out / "report.html", self.out / "best.safetensors"
+        report.mkdir(parents=True)
+        self.fail_with(RUNTIME, *flags, "-o", self.out, says=report)
+        report.rmdir()  # all that is left is the checkpoint that precedes training
+        best.mkdir()
+        self.fail_with(RUNTIME, "--resume", "-o", self.out, says=best)
+        self.assertEqual(position(self.out / CHECKPOINT)["epoch"], 0)
+        best.rmdir()
+        self.succeed("--resume", "-o", self.out)
+        self.assert_same_run(self.out, reference)
+
+
+if __name__ == "__main__":
+    harness.main()
