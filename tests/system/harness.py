@@ -44,7 +44,7 @@ def cifar_record(rng, classes):
     return bytes(coarse + [label]) + rng.randbytes(3072).translate(bytes(shade))
 
 
-def write_cifar10(directory, train=100, test=30, seed=1):
+def write_cifar10(directory, train=100, test=100, seed=1):
     """CIFAR-10 binary files of `train` images in five equal files, and `test` in one."""
     rng = random.Random(seed)
     directory.mkdir(parents=True)

@@ -251,7 +251,7 @@ class TestPrinting(harness.SystemTest):
     def test_limits(self):
         self.succeed(*self.flags(train=0, test=0, epochs=1), "-o", self.out)
         config = json.loads((self.out / "config.json").read_text())["dataset"]
-        self.assertEqual((config["train_images"], config["test_images"]), (100, 30))
+        self.assertEqual((config["train_images"], config["test_images"]), (100, 100))
         self.succeed(*self.flags(train=30, test=7, epochs=1), "-o", self.out, "--overwrite")
         config = json.loads((self.out / "config.json").read_text())["dataset"]
         self.assertEqual((config["train_images"], config["test_images"]), (30, 7))

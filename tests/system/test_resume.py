@@ -1,4 +1,5 @@
 """Determinism: equal runs, runs that were stopped, runs that were killed, all give the same bits."""
+import collections
 import json
 import random
 import signal
@@ -7,6 +8,11 @@ import time
 
 import harness
 from harness import CHECKPOINT, position, read_metrics, read_safetensors, stopped_at, temporaries
+
+
+def inode(file):
+    """What changes when a file is replaced; None if there is no file."""
+    return file.stat().st_ino if file and file.exists() else None
 
 
 class TestDeterminism(harness.SystemTest):
@@ -60,10 +66,14 @@ class RandomMoments(harness.SystemTest):
         self.start_time = total - training
         return run
 
-    def interrupt(self, number, delay, *args):
-        """Starts the program and sends it a signal after `delay` seconds."""
+    def interrupt(self, number, delay, *args, after=None):
+        """Starts the program and sends it a signal after `delay` seconds; with `after`, these
+        begin when the program has written that file."""
+        before = inode(after)
         process = subprocess.Popen(self.command(*args), stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True, cwd=self.dir)
+        while after and process.poll() is None and inode(after) == before:
+            time.sleep(0.001)
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
@@ -80,15 +90,12 @@ class TestStop(RandomMoments):
         """Starts or resumes a run and stops it. Returns where: a name for the kind of moment."""
         checkpoint = run / CHECKPOINT
         number = self.rng.choice([signal.SIGINT, signal.SIGTERM])
-        begun = checkpoint.exists() and position(checkpoint)["epoch"] > 0
-        delay = self.rng.uniform(0.3, 1) * self.start_time
-        delay += self.rng.uniform(0, 2 if begun else 1) * self.epoch_time
-        result = self.interrupt(number, delay, *(["--resume"] if checkpoint.exists() else flags),
-                                "-o", run)
+        begun = checkpoint.exists()
+        delay = self.rng.uniform(0, 1.5 if begun else 0.7) * self.epoch_time
+        result = self.interrupt(number, delay, *(["--resume"] if begun else flags), "-o", run,
+                                after=checkpoint)
         if result.status == 0:
             return "finished"
-        if result.status == -number:
-            return "before main"  # there is nothing to save yet, and no handler
         self.assertEqual(result.status, 128 + number, result)
         self.assertEqual(result.err, "", result)
         stops = [line for line in result.out.splitlines() if line.startswith("stopped")]
@@ -111,20 +118,26 @@ class TestStop(RandomMoments):
     def stop_often(self, *more, **settings):
         """Runs are stopped again and again until every kind of moment was met twice, and each is
         at its end the run that was never stopped."""
-        flags = self.flags(*more, **settings)
+        flags = self.flags(*more, test=50, **settings)
         reference = self.reference(flags)
-        wanted = {"in the first epoch": 2, "in a later epoch": 2, "between epochs": 2}
-        met = {kind: 0 for kind in wanted}
-        for attempt in range(40):
+        met = collections.Counter()
+
+        def enough():
+            return all(met[kind] >= 2 for kind in
+                       ("in the first epoch", "in a later epoch", "between epochs"))
+
+        for attempt in range(50):
             run = self.dir / f"run{attempt}"
             kind = ""
-            while kind != "finished":
+            while kind != "finished" and not enough():
                 kind = self.stop_once(flags, run)
-                met[kind] = met.get(kind, 0) + 1
+                met[kind] += 1
+            self.succeed("--resume", "-o", run)
             self.assert_same_run(run, reference)
-            if all(met[kind] >= least for kind, least in wanted.items()):
-                return
-        self.fail(f"the moments met are {met}")
+            if enough():
+                break
+        else:
+            self.fail(f"the moments met are {met}")
 
     def test_plain(self):
         self.stop_often(epochs=5)
@@ -174,7 +187,7 @@ class TestKill(RandomMoments):
         read_safetensors(checkpoint)
         if (run / "best.safetensors").exists():
             read_safetensors(run / "best.safetensors")
-        if checkpoint.stat().st_ino != inode_before:  # it came as far as saving
+        if inode(checkpoint) != inode_before:  # it came as far as saving
             stale = [path for path in temporaries(run) if f".tmp.{self.pid}." not in path.name]
             self.assertEqual(stale, [], "temporaries of a process killed earlier")
         if kill % 5 == 0:
@@ -188,7 +201,7 @@ class TestKill(RandomMoments):
             run = self.dir / f"run{finished}"
             checkpoint = run / CHECKPOINT
             resume = checkpoint.exists()
-            inode = checkpoint.stat().st_ino if resume else None
+            before = inode(checkpoint)
             delay = self.rng.uniform(0, self.start_time + 4 * self.epoch_time)
             if kills >= self.KILLS:
                 delay = harness.TIME_LIMIT
@@ -202,7 +215,7 @@ class TestKill(RandomMoments):
             self.assertEqual(result.status, -signal.SIGKILL, result)
             kills += 1
             if run.exists():
-                self.check_after_kill(run, inode, kills)
+                self.check_after_kill(run, before, kills)
 
     def test_killed_while_overwriting(self):
         """A run is there at every moment: the old one, or the new one from its first step on."""
