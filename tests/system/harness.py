@@ -18,6 +18,7 @@ from pathlib import Path
 TIME_LIMIT = 600  # seconds; only a hang takes so long, also under sanitizers on a busy machine
 TIMES = ("seconds", "training_seconds", "images_per_second")  # all that two equal runs differ in
 CHECKPOINT = "latest.safetensors"
+RUNTIME, USAGE, OUT_OF_MEMORY, NOT_FINITE = 1, 2, 3, 4  # exit statuses
 SKIPPED = 77  # the exit status by which ctest knows a test that could not be run here
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve tests beside them

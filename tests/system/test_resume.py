@@ -1,4 +1,4 @@
-"""Determinism: equal runs, runs that were stopped, runs that were killed, all give the same bits."""
+"""Determinism: runs repeated, stopped and killed all end with the same bits."""
 import collections
 import json
 import random

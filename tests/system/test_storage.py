@@ -1,0 +1,153 @@
+"""Checkpoints that are damaged, and disks that are full: one line, and nothing lost."""
+import contextlib
+import json
+import random
+import resource
+import shutil
+import struct
+import subprocess
+import time
+
+import harness
+from harness import CHECKPOINT, NOT_FINITE, RUNTIME, position, read_safetensors, temporaries
+
+
+class TestDamagedCheckpoint(harness.SystemTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls()
+        case.dir = cls.root
+        cls.good = cls.root / "good"
+        case.succeed(*case.flags(), "-o", cls.good)
+        cls.blob = (cls.good / CHECKPOINT).read_bytes()
+
+    def refuse(self, blob):
+        self.out.mkdir(exist_ok=True)
+        (self.out / CHECKPOINT).write_bytes(blob)
+        result = self.fail_with(RUNTIME, "--resume", "-o", self.out, says=self.out / CHECKPOINT)
+        self.assertEqual(result.out, "")
+
+    def test_cut_in_its_first_bytes(self):
+        for size in range(64):
+            self.refuse(self.blob[:size])
+
+    def test_cut_anywhere(self):
+        rng = random.Random(1)
+        for _ in range(100):
+            self.refuse(self.blob[:rng.randrange(len(self.blob))])
+
+    def test_longer_than_it_says(self):
+        self.refuse(self.blob + b"x")
+
+    def with_metadata(self, key, change):
+        (length,) = struct.unpack_from("<Q", self.blob)
+        header = json.loads(self.blob[8:8 + length])
+        value = json.loads(header["__metadata__"][key])
+        header["__metadata__"][key] = json.dumps(change(value))
+        text = json.dumps(header).encode()
+        return struct.pack("<Q", len(text)) + text + self.blob[8 + length:]
+
+    def test_metadata_of_no_run(self):
+        for key, name, value in [
+                ("settings", "batch_size", 0), ("settings", "batch_size", "x"),
+                ("settings", "batch_size", -1), ("settings", "epochs", 0),
+                ("settings", "save_every", 0), ("settings", "threads", -1),
+                ("settings", "threads", 10**6),
+                ("position", "epoch", -1), ("position", "step", -1), ("position", "step", None)]:
+            with self.subTest(f"{key} {name} {value}"):
+                self.refuse(self.with_metadata(key, lambda old: {**old, name: value}))
+        self.refuse(self.with_metadata("steps_per_epoch", lambda old: -old))
+        self.refuse(self.with_metadata("settings", lambda old: []))
+        self.refuse(self.with_metadata("metrics", lambda old: 1))
+
+
+class TestFullDisk(harness.SystemTest):
+    """A small file system of its own, filled by another file. Needs root."""
+
+    def setUp(self):
+        super().setUp()
+        self.disk = self.dir / "disk"
+        self.disk.mkdir()
+        mounted = shutil.which("mount") and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "wrn_test", self.disk],
+            capture_output=True).returncode == 0
+        if not mounted:
+            self.skipTest("a small file system cannot be mounted (root may)")
+        self.addCleanup(subprocess.run, ["umount", "-l", self.disk])
+        self.out = self.disk / "run"
+        self.filler = self.disk / "filler"
+        self.reference = self.dir / "reference"
+
+    def fill(self):
+        with open(self.filler, "ab", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def check_failed(self, result):
+        self.assert_error(result, RUNTIME, [self.out, "No space left on device"])
+        read_safetensors(self.out / CHECKPOINT)
+        self.assertEqual(temporaries(self.out), [])
+        self.succeed("--test-only", "--resume", "-o", self.out)
+
+    def test_full_while_training(self):
+        flags = self.flags(epochs=12)
+        self.succeed(*flags, "-o", self.reference)
+        process = subprocess.Popen(self.command(*flags, "-o", self.out), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, cwd=self.dir)
+        process.stdout.readline()
+        process.stdout.readline()  # an epoch is done
+        while process.poll() is None:
+            self.fill()  # again, as the temporary of a failed save gives its room back
+            time.sleep(0.001)
+        out, err = process.communicate(timeout=harness.TIME_LIMIT)
+        self.check_failed(harness.Result(process.returncode, out, err))
+        self.filler.unlink()
+        self.succeed("--resume", "-o", self.out)
+        self.assert_same_run(self.out, self.reference)
+
+    def test_full_at_the_start_and_on_resume(self):
+        self.fill()
+        self.fail_with(RUNTIME, *self.flags(), "-o", self.out,
+                       says=[self.out, "No space left on device"])
+        self.filler.unlink()
+        flags = self.flags("--lr-drops", 2, "--lr-drop-factor", 1e30, epochs=4)
+        self.fail_with(NOT_FINITE, *flags, "-o", self.out)  # a way to end after two epochs
+        before = self.snapshot(self.out)
+        self.fill()
+        result = self.run_program("--resume", "-o", self.out)
+        self.check_failed(result)
+        self.assertEqual(self.snapshot(self.out), before)
+
+
+class TestFailedSave(harness.SystemTest):
+    def test_save_beyond_the_limit(self):
+        """Like a full disk, but needs no root: files of at most 100 kB."""
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+        self.succeed(*self.flags(), "-o", self.out)
+        before = self.snapshot(self.out)
+        self.fail_with(RUNTIME, *self.flags(), "-o", self.out, "--overwrite",
+                       says=[self.out / CHECKPOINT, "File too large"], preexec_fn=limit)
+        self.assertEqual(self.snapshot(self.out), before)
+
+    def test_best_that_cannot_be_written(self):
+        """The checkpoint then stays one epoch behind, and the resumed run finds its best again."""
+        reference = self.dir / "reference"
+        flags = self.flags(epochs=1)
+        self.succeed(*flags, "-o", reference)
+        report, best = self.out / "report.html", self.out / "best.safetensors"
+        report.mkdir(parents=True)
+        self.fail_with(RUNTIME, *flags, "-o", self.out, says=report)
+        report.rmdir()  # all that is left is the checkpoint that precedes training
+        best.mkdir()
+        self.fail_with(RUNTIME, "--resume", "-o", self.out, says=best)
+        self.assertEqual(position(self.out / CHECKPOINT)["epoch"], 0)
+        best.rmdir()
+        self.succeed("--resume", "-o", self.out)
+        self.assert_same_run(self.out, reference)
+
+
+if __name__ == "__main__":
+    harness.main()
