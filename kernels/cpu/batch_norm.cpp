@@ -12,6 +12,10 @@ namespace {
 
 using Flags = dnnl::normalization_flags;
 
+// The backward primitive of v2 asks for the shift too, and does not read it; v3's refuses it, and
+// is given the scale a second time instead, which changes nothing.
+constexpr int kBackwardShift = DNNL_VERSION_MAJOR >= 3 ? DNNL_ARG_SCALE : DNNL_ARG_SHIFT;
+
 enum Kind : std::int64_t { kTraining = 11, kInference = 12, kBackward = 13 };
 
 struct Norm {
@@ -69,8 +73,7 @@ Primitive& primitive(Kind kind, const ImageShape& s, float epsilon, bool relu, C
                        {DNNL_ARG_DIFF_SCALE, n.channels, n.channels, output},
                        {DNNL_ARG_DIFF_SHIFT, n.channels, n.channels, output},
                        {DNNL_ARG_WORKSPACE, d.workspace_desc(), d.workspace_desc(), input},
-                       // v2 asks for the shift here too, and does not read it.
-                       {DNNL_ARG_SHIFT, n.channels, n.channels, input}});
+                       {kBackwardShift, n.channels, n.channels, input}});
       return Primitive(dnnl::batch_normalization_backward(d), d.scratchpad_desc(), operands,
                        engine);
     }
