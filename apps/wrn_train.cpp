@@ -134,11 +134,13 @@ int run(const Options& options) {
                              : options.output_dir);
   Checkpoint checkpoint;
   std::optional<Safetensors> saved;
+  int saved_threads = 0;
   if (options.resume) {
     const std::filesystem::path file =
         options.resume->empty() ? directory.latest() : std::filesystem::path(*options.resume);
     saved = read_safetensors(file);
     checkpoint = checkpoint_of(*saved);
+    saved_threads = checkpoint.settings.threads;
     checkpoint.settings = resumed_settings(checkpoint.settings, options);
     if (options.output_dir.empty()) {
       directory = RunDirectory(file.has_parent_path() ? file.parent_path() : ".");
@@ -155,17 +157,14 @@ int run(const Options& options) {
   }
   Settings& settings = checkpoint.settings;
 
-  const int saved_threads = settings.threads;
   const Device device = resolve_device(settings);
   Context context(device, settings.threads);
   settings.threads = context.threads();
-  if (saved && options.given.contains("threads") &&
-      nlohmann::json::parse(saved->metadata.at("settings")).at("threads") != saved_threads) {
+  if (saved && settings.threads != saved_threads) {
     std::cerr << fmt::format(
-        "wrn_train: warning: resuming with {} threads a run begun with {}: the "
-        "results will differ in their last digits\n",
-        settings.threads,
-        nlohmann::json::parse(saved->metadata.at("settings")).at("threads").dump());
+        "wrn_train: warning: resuming with {} threads a run begun with {}: the results will differ "
+        "in their last digits\n",
+        settings.threads, saved_threads);
   }
 
   const Data data = read_data(settings);
