@@ -1,7 +1,8 @@
 // What every launcher takes last: the machinery that a launch needs and a caller should not see.
 //
 // A Context belongs to one thread at a time. On the CPU it holds oneDNN's engine, stream and the
-// cache of its primitives. There are no globals, so two Contexts never share anything.
+// cache of its primitives; on CUDA a stream, the device's properties and a cuBLAS handle. There are
+// no globals, so two Contexts never share anything.
 #pragma once
 
 #include <cstddef>
@@ -10,21 +11,31 @@
 
 namespace wrn {
 
+#if defined(WRN_CUDA)
+inline constexpr bool kHasCuda = true;
+#else
+inline constexpr bool kHasCuda = false;
+#endif
+
 namespace cpu {
 struct Library;  // defined in cpu/onednn.h
+}
+namespace cuda {
+struct Runtime;  // defined in runtime.h
 }
 
 enum class Device { kCpu, kCuda };
 
-/// Throws an Error that says what to do when this build cannot use `device`.
+/// Throws an Error that says what to do when `device` cannot be used: a build without CUDA, no GPU,
+/// too old a driver, or a GPU that this build has no code for.
 void check_available(Device device);
 
-/// "oneDNN 3.1.0": what the launchers stand on, for config.json.
-std::string library_version();
+/// "cpu" or "NVIDIA H100 80GB HBM3 (compute capability 9.0)".
+std::string device_name(Device device);
 
 class Context {
  public:
-  /// `threads`: how many cores the launchers use, 0 = all that the process may run on.
+  /// `threads`: how many cores the CPU's launchers use, 0 = all that the process may run on.
   explicit Context(Device device = Device::kCpu, int threads = 0);
   ~Context();
   Context(const Context&) = delete;
@@ -33,15 +44,23 @@ class Context {
   Device device() const { return device_; }
   int threads() const { return threads_; }
   cpu::Library& library() { return *library_; }
+  cuda::Runtime& runtime() { return *runtime_; }
 
   /// Scratch memory of the launch to come, 64-byte aligned, at least what its *_workspace() said.
   /// Whoever launches sets it; its content is undefined before and after.
   std::byte* workspace = nullptr;
+  /// Whether every step of a Program is an NVTX range, for profilers (CUDA only).
+  bool named_ranges = false;
 
  private:
   Device device_;
-  int threads_;
-  std::unique_ptr<cpu::Library> library_;
+  int threads_ = 0;
+  std::unique_ptr<cpu::Library> library_;  // on the CPU
+  std::shared_ptr<cuda::Runtime>
+      runtime_;  // on CUDA; shared_ptr, as a CPU-only build never sees it
 };
+
+/// "oneDNN 3.1.0" or "CUDA runtime 13.0, driver 13.0, cuBLAS 13.1.0": what the launchers stand on.
+std::string library_version(Context&);
 
 }  // namespace wrn

@@ -4,6 +4,9 @@
 // `status` is the exit status of the process that does not recover from it.
 #pragma once
 
+#if defined(__CUDACC__)  // fmt 9 does not see that nvcc knows constexpr
+#define FMT_USE_CONSTEXPR 1
+#endif
 #include <fmt/format.h>
 
 #include <stdexcept>

@@ -1,7 +1,5 @@
 #include "kernels/cpu/onednn.h"
 
-#include <omp.h>
-
 #include "kernels/error.h"
 
 namespace wrn {
@@ -12,27 +10,6 @@ std::size_t aligned(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 }  // namespace
-
-void check_available(Device device) {
-  if (device == Device::kCuda) {
-    fail("this build has no CUDA device support; use --device cpu");
-  }
-}
-
-std::string library_version() {
-  const dnnl_version_t* version = dnnl_version();
-  return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
-}
-
-Context::Context(Device device, int threads)
-    : device_(device), library_(std::make_unique<cpu::Library>()) {
-  check_available(device);
-  WRN_CHECK(threads >= 0, "a context of {} threads", threads);
-  threads_ = threads > 0 ? threads : omp_get_num_procs();
-  omp_set_num_threads(threads_);
-}
-
-Context::~Context() = default;
 
 namespace cpu {
 

@@ -1,0 +1,48 @@
+#include "kernels/context.h"
+
+#include <omp.h>
+
+#include "kernels/cpu/onednn.h"
+#include "kernels/error.h"
+#if defined(WRN_CUDA)
+#include "kernels/runtime.h"
+#endif
+
+namespace wrn {
+
+#if !defined(WRN_CUDA)
+void check_available(Device device) {
+  if (device == Device::kCuda) {
+    fail("this build has no CUDA device support; use --device cpu, or build where nvcc is");
+  }
+}
+
+std::string device_name(Device) { return "cpu"; }
+#endif
+
+std::string library_version(Context& context) {
+#if defined(WRN_CUDA)
+  if (context.device() == Device::kCuda) return cuda::library_version(context.runtime());
+#endif
+  static_cast<void>(context);
+  const dnnl_version_t* version = dnnl_version();
+  return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
+}
+
+Context::Context(Device device, int threads) : device_(device) {
+  check_available(device);
+  WRN_CHECK(threads >= 0, "a context of {} threads", threads);
+  threads_ = threads > 0 ? threads : omp_get_num_procs();
+#if defined(WRN_CUDA)
+  if (device == Device::kCuda) {
+    runtime_ = std::make_shared<cuda::Runtime>();
+    return;
+  }
+#endif
+  library_ = std::make_unique<cpu::Library>();
+  omp_set_num_threads(threads_);
+}
+
+Context::~Context() = default;
+
+}  // namespace wrn
