@@ -1,0 +1,98 @@
+// What every .cu file starts from: how a kernel is launched and how it gets its shared memory.
+//
+// A .cu file is compiled twice: by nvcc for GPUs, and by the host compiler for the SIMT emulation
+// of tests/simt, which gives threadIdx, __syncthreads() and the other built-ins their meaning
+// there. So kernels keep to two rules: a launch is a call of launch(), as <<<>>> is not C++; and a
+// kernel's shared memory is one struct, which it gets from shared_storage<T>().
+#pragma once
+
+#include "kernels/kernels.h"
+#include "kernels/philox.h"
+#include "kernels/runtime.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#else
+#include "simt/device.h"
+#endif
+
+#include <algorithm>
+#include <type_traits>
+
+namespace wrn::cuda {
+
+/// A kernel and its name, as WRN_KERNEL(add_kernel) makes it.
+template <typename... P>
+struct Kernel {
+  const char* name;
+  void (*function)(P...);
+};
+template <typename... P>
+Kernel<P...> make_kernel(const char* name, void (*function)(P...)) {
+  return {name, function};
+}
+#define WRN_KERNEL(...) ::wrn::cuda::make_kernel(#__VA_ARGS__, __VA_ARGS__)
+
+#if defined(__CUDACC__)
+/// The block's shared memory, as a T; the launch must give sizeof(T) bytes of it.
+template <typename T>
+__device__ __forceinline__ T& shared_storage() {
+  extern __shared__ __align__(1024) unsigned char wrn_shared[];
+  return *reinterpret_cast<T*>(wrn_shared);
+}
+#else
+using simt::shared_storage;
+#endif
+
+/// Launches `kernel` in the context's stream. `shared`: bytes of dynamic shared memory.
+template <typename... P>
+void launch(const Kernel<P...>& kernel, dim3 grid, dim3 block, std::size_t shared, Context& context,
+            const std::type_identity_t<P>&... args) {
+  WRN_CHECK(grid.x > 0 && grid.x <= 0x7FFFFFFFU && grid.y > 0 && grid.y <= 65535 && grid.z > 0 &&
+                grid.z <= 65535,
+            "{}: a grid of {} x {} x {} blocks", kernel.name, grid.x, grid.y, grid.z);
+  const cudaStream_t stream = context.runtime().stream.get();
+#if defined(__CUDACC__)
+  constexpr std::size_t kWithoutAsking = 48 * 1024;
+  if (shared > kWithoutAsking) {
+    WRN_CUDA_CALL(
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel.function),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+        "{}, {} bytes", kernel.name, shared);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  WRN_CUDA_CALL(cudaLaunchKernelEx(&config, kernel.function, P(args)...),
+                "{}, grid {} x {} x {}, block {} x {} x {}, {} bytes shared", kernel.name, grid.x,
+                grid.y, grid.z, block.x, block.y, block.z, shared);
+#else
+  WRN_CUDA_CALL(simt::launch(kernel.name, grid, block, shared, stream,
+                             [function = kernel.function, args...] { function(args...); }),
+                "{}, grid {} x {} x {}, block {} x {} x {}, {} bytes shared", kernel.name, grid.x,
+                grid.y, grid.z, block.x, block.y, block.z, shared);
+#endif
+}
+
+/// ceil(a / b), for grids.
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+/// Blocks for `items` elements in chunks of `per_block`, in a kernel that strides over the grid:
+/// all of them, or a few for each multiprocessor where there are many.
+inline unsigned grid_stride_blocks(std::int64_t items, std::int64_t per_block, Context& context) {
+  const std::int64_t most = std::int64_t{context.runtime().device.multiProcessorCount} * 16;
+  return static_cast<unsigned>(std::clamp<std::int64_t>(divide_up(items, per_block), 1, most));
+}
+
+/// Whether p is aligned for 16-byte accesses.
+inline bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+
+/// N neighbouring floats, read and written as one: with N = 4, in a 16-byte access.
+template <int N>
+struct alignas(N * sizeof(float)) Floats {
+  float at[N];
+};
+
+}  // namespace wrn::cuda
