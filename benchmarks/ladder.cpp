@@ -1,0 +1,185 @@
+// bench_ladder: every version of the convolution on every convolution of a WRN, on the GPU.
+//
+// A time is the median of many launches between two events each, launched without waiting, so that
+// the GPU never does. The launches take turns over copies of the tensors that together exceed the
+// L2 cache twice. The data are random. After timing, the output is compared with v0's.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <deque>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "kernels/error.h"
+#include "kernels/runtime.h"
+#include "tests/conv_cases.h"
+#include "tests/device_array.h"
+
+namespace {
+
+using namespace wrn;
+using Floats = DeviceArray<float>;
+
+std::vector<float> random_values(std::size_t size, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::vector<float> values(size);
+  for (float& value : values) value = static_cast<float>(generator()) * 0x1p-31F - 1;
+  return values;
+}
+
+/// A direction's three tensors, in as many copies as it takes to leave none of them in the L2.
+struct Tensors {
+  struct Copy {
+    Copy(const std::vector<float>& a, const std::vector<float>& b, std::size_t size)
+        : in0(a), in1(b), out(size) {}
+    Floats in0, in1, out;
+  };
+  Tensors(const ConvDirection& direction, const ConvShape& shape, Context& context) {
+    std::size_t size[3], total = 0;
+    for (int i = 0; i < 3; ++i) {
+      size[i] = static_cast<std::size_t>((shape.*direction.sizes[i])());
+      total += size[i] * sizeof(float);
+    }
+    const std::vector<float> in0 = random_values(size[0], 1), in1 = random_values(size[1], 2);
+    const auto cache = static_cast<std::size_t>(context.runtime().device.l2CacheSize);
+    const std::size_t count = std::clamp<std::size_t>(2 * cache / total + 1, 2, 64);
+    while (copies.size() < count) copies.emplace_back(in0, in1, size[2]);
+  }
+  std::deque<Copy> copies;
+};
+
+cuda::Event make_event() {
+  cudaEvent_t event = nullptr;
+  WRN_CUDA_CALL(cudaEventCreate(&event));
+  return cuda::Event(event);
+}
+
+/// Microseconds of a launch, by `launch(i)` for i = 0, 1, ...
+template <typename F>
+double median_time(F launch, double seconds, Context& context) {
+  const cudaStream_t stream = context.runtime().stream.get();
+  const auto timed = [&](int count) {
+    std::vector<cuda::Event> events;
+    while (static_cast<int>(events.size()) <= count) events.push_back(make_event());
+    WRN_CUDA_CALL(cudaEventRecord(events[0].get(), stream));
+    for (int i = 0; i < count; ++i) {
+      launch(i);
+      WRN_CUDA_CALL(cudaEventRecord(events[i + 1].get(), stream));
+    }
+    cuda::synchronise(context);
+    std::vector<double> times;
+    for (int i = 0; i < count; ++i) {
+      float milliseconds = 0;
+      WRN_CUDA_CALL(cudaEventElapsedTime(&milliseconds, events[i].get(), events[i + 1].get()));
+      times.push_back(1e3 * milliseconds);
+    }
+    std::sort(times.begin(), times.end());
+    return times[times.size() / 2];
+  };
+  const double warm = std::max(timed(3), 1.0);
+  return timed(std::clamp(static_cast<int>(1e6 * seconds / warm), 5, 1000));
+}
+
+/// As the tests: off by at most 1e-6 of the products' magnitudes, 1/4 each on average.
+void compare(const std::vector<float>& got, const std::vector<float>& expected, double depth,
+             const std::string& what) {
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double error = std::abs(double{got[i]} - expected[i]);
+    if (!(std::isfinite(got[i]) && error <= 1e-6 * depth / 4)) {
+      fail("{}: element {} is {}, of v0 {}", what, i, got[i], expected[i]);
+    }
+  }
+}
+
+struct Options {
+  int batch = 128, widen = 10;
+  double seconds = 0.2;
+  std::string only, json;
+};
+
+void run_shape(const NamedConv& conv, const Options& options, Context& context,
+               nlohmann::json& records) {
+  const ConvShape& s = conv.shape;
+  const double flop = 2 * static_cast<double>(s.macs());
+  for (const ConvDirection& direction : kConvDirections) {
+    const bool wgrad = direction.launch == &cuda::ConvVersion::wgrad;
+    const Tensors tensors(direction, s, context);
+    std::vector<float> expected;
+    for (const cuda::ConvVersion& version : cuda::kConvLadder) {
+      const bool first = &version == cuda::kConvLadder;
+      if (!first && std::string(version.name).find(options.only) == std::string::npos) continue;
+      const DeviceArray<std::byte> workspace(wgrad ? version.wgrad_workspace(s, context) : 0);
+      context.workspace = workspace.data();
+      const auto launch = [&](int i) {
+        const auto& copy = tensors.copies[i % tensors.copies.size()];
+        (version.*direction.launch)(copy.in0.data(), copy.in1.data(), copy.out.data(), s, context);
+      };
+      const double time = median_time(launch, options.seconds, context);
+      const std::vector<float> output = tensors.copies[0].out.read();
+      if (first) expected = output;
+      compare(output, expected, flop / 2 / static_cast<double>(output.size()), version.name);
+      fmt::print("{:18} {:5} {:16} {:>10.1f} us {:>7.2f} TFLOP/s\n", version.name, direction.name,
+                 conv.name, time, flop / time * 1e-6);
+      records.push_back({{"version", version.name},
+                         {"direction", direction.name},
+                         {"convolution", conv.name},
+                         {"shape", {s.n, s.h, s.w, s.c, s.k, s.r, s.stride}},
+                         {"microseconds", time},
+                         {"tflops", flop / time * 1e-6}});
+    }
+  }
+}
+
+void run(int argc, char** argv) {
+  CLI::App app("Times every version of the convolution.", "bench_ladder");
+  Options options;
+  app.add_option("--batch", options.batch)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--widen", options.widen, "The network's k")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--seconds", options.seconds, "For each time")->capture_default_str();
+  app.add_option("--only", options.only, "Versions whose name has this, beside v0: v3");
+  app.add_option("--json", options.json, "Where to write all times, for ladder_table.py");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    app.exit(help);
+    return;
+  } catch (const CLI::ParseError& error) {
+    throw Error(fmt::format("{}; see --help", error.what()), Status::kUsage);
+  }
+  check_available(Device::kCuda);
+  Context context(Device::kCuda);
+  nlohmann::json times = nlohmann::json::array();
+  for (const NamedConv& conv : wrn_convolutions(options.batch, options.widen)) {
+    run_shape(conv, options, context, times);
+  }
+  if (options.json.empty()) return;
+  std::ofstream file(options.json);
+  file << nlohmann::json{{"device", device_name(Device::kCuda)},
+                         {"library", library_version(context)},
+                         {"batch", options.batch},
+                         {"widen", options.widen},
+                         {"times", times}}
+              .dump(1)
+       << '\n';
+  if (!file.flush()) fail("{}: cannot be written", options.json);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run(argc, argv);
+    return 0;
+  } catch (const wrn::Error& error) {
+    fmt::print(stderr, "bench_ladder: {}\n", error.what());
+    return static_cast<int>(error.status);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_ladder: {}\n", error.what());
+    return 1;
+  }
+}

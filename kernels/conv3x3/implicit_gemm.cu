@@ -1,0 +1,133 @@
+// The host's side of the views, and the sum of wgrad's parts.
+#include <limits>
+
+#include "kernels/conv3x3/implicit_gemm.cuh"
+
+namespace wrn::cuda {
+
+void check_shape(const ConvShape& s) {
+  WRN_CHECK(s.n > 0 && s.h > 0 && s.w > 0 && s.c > 0 && s.k > 0 && (s.r == 1 || s.r == 3) &&
+                (s.stride == 1 || s.stride == 2),
+            "convolution n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,
+            s.stride);
+  // A window reaches two pixels past an image, a tile a little past the last pixel.
+  constexpr std::int64_t kMost = std::numeric_limits<int>::max() - 65536;
+  const std::int64_t window = std::int64_t{s.h + 4} * (s.w + 4);
+  WRN_CHECK(window * s.n <= kMost && window <= kMost / std::max(s.c, s.k) && s.w_size() <= kMost,
+            "a convolution of more than 2^31 pixels, or elements in an image or the filters: n={} "
+            "h={} w={} c={} k={}",
+            s.n, s.h, s.w, s.c, s.k);
+}
+
+Window input_window(const float* x, const ConvShape& s) {
+  check_shape(s);
+  return {x,
+          s.h,
+          s.w,
+          Divisor(s.c),
+          s.n * s.p() * s.q(),
+          Divisor(s.p()),
+          Divisor(s.q()),
+          s.stride,
+          1,
+          -s.pad(),
+          -s.pad(),
+          s.r,
+          s.r};
+}
+
+Fprop::Fprop(const float* x, const float* w, float* y_, const ConvShape& s)
+    : a{input_window(x, s)},
+      b{w, s.k, s.r * s.r * s.c},
+      y(y_),
+      rows(a.pixels),
+      columns(s.k),
+      depth_begin(0),
+      depth_end(s.r * s.r * s.c),
+      parts(1),
+      vector(vectorisable(s, x, w, y)) {}
+
+namespace {
+/// Over dy, from a grid of the pixels of one phase of dx; part() fills in the rest.
+Window output_window(const float* dy, const ConvShape& s) {
+  check_shape(s);
+  const int h = static_cast<int>(divide_up(s.h, s.stride));
+  const int w = static_cast<int>(divide_up(s.w, s.stride));
+  return {dy, s.p(), s.q(), Divisor(s.k), s.n * h * w, Divisor(h), Divisor(w), 1, -1, 0, 0, 0, 0};
+}
+}  // namespace
+
+Dgrad::Dgrad(const float* dy, const float* w_, float* dx_, const ConvShape& s)
+    : a{output_window(dy, s)},
+      b{w_, Divisor(s.k), s.c, s.r, s.stride, 0, 0, 0, 0},
+      dx(dx_),
+      h(s.h),
+      w(s.w),
+      stride(s.stride),
+      pad(s.pad()),
+      phase_h(0),
+      phase_w(0),
+      rows(a.pixels),
+      columns(s.c),
+      depth_begin(0),
+      depth_end(0),
+      parts(s.stride * s.stride),
+      vector(vectorisable(s, dy, w_, dx)) {}
+
+Wgrad::Wgrad(const float* x, const float* dy, float* partial_, const ConvShape& s, int parts_)
+    : a{input_window(x, s)},
+      b{dy, s.k, a.pixels},
+      partial(partial_),
+      rows(s.r * s.r * s.c),
+      columns(s.k),
+      depth_begin(0),
+      depth_end(a.pixels),
+      parts(parts_),
+      depth_of_part(0),
+      vector(vectorisable(s, x, dy, partial)) {
+  WRN_CHECK(partial != nullptr, "wgrad without a workspace");
+  // Whole slices of a kernel's main loop, so that none reaches into the next part.
+  constexpr int kSlice = 32;
+  depth_of_part = static_cast<int>(divide_up(divide_up(depth_end, parts), kSlice)) * kSlice;
+  parts = static_cast<int>(divide_up(depth_end, depth_of_part));
+}
+
+int wgrad_parts(const ConvShape& s, int tile_rows, int tile_columns, int blocks_per_sm,
+                Context& context) {
+  check_shape(s);
+  constexpr std::int64_t kShortest = 512;  // pixels: 64 slices of v3 for one fetch in the open
+  const std::int64_t blocks =
+      std::int64_t{2} * blocks_per_sm * context.runtime().device.multiProcessorCount;
+  const std::int64_t tiles = divide_up(s.r * s.r * s.c, tile_rows) * divide_up(s.k, tile_columns);
+  const std::int64_t most = divide_up(std::int64_t{s.n} * s.p() * s.q(), kShortest);
+  return static_cast<int>(std::clamp<std::int64_t>(blocks / tiles, 1, most));
+}
+
+std::size_t wgrad_partial_bytes(const ConvShape& s, int parts) {
+  return static_cast<std::size_t>(s.w_size() * parts) * sizeof(float);
+}
+
+namespace {
+
+/// A thread an element of D, in D's order: the many reads are coalesced, the one write is not.
+__global__ void sum_parts_kernel(const float* partial, float* dw, int rows, Divisor columns,
+                                 int parts) {
+  const int size = rows * columns.value();
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i >= size) return;
+  float sum = 0;
+  for (int z = 0; z < parts; ++z) sum += partial[std::int64_t{z} * size + i];
+  const int m = columns.divide(i), k = i - m * columns.value();
+  dw[std::int64_t{k} * rows + m] = sum;
+}
+
+}  // namespace
+
+void sum_parts(const Wgrad& view, float* dw, Context& context) {
+  constexpr unsigned kThreads = 256;
+  const auto blocks = static_cast<unsigned>(divide_up(view.rows * view.columns, kThreads));
+  launch(WRN_KERNEL(sum_parts_kernel), blocks, kThreads, 0, context, view.partial, dw, view.rows,
+         Divisor(view.columns), view.parts);
+}
+
+}  // namespace wrn::cuda
