@@ -1,0 +1,503 @@
+// Batch norm, alone or with the ReLU behind it. A row is a pixel of one image, a channel a column:
+//
+//   mean[c] = sum over rows of x / rows,  variance[c] = sum of (x - mean)^2 / rows
+//   y  = (x - mean) gamma r + beta,  r = 1 / sqrt(variance + epsilon);  with ReLU y = max(y, 0)
+//   dbeta = sum of dy,  dgamma = sum of dy (x - mean) r
+//   dx = gamma r (dy - dbeta / rows - (x - mean) r dgamma / rows)
+//
+// where with ReLU dy is first set to zero where y was cut. Everything is overwritten, nothing
+// accumulated.
+//
+// Layout and ownership. x is [rows, c]. A thread owns a group of V channels: four, in 16-byte
+// accesses, where c is a multiple of four and the pointers are aligned, else one. A block is
+// `lanes` groups wide, at most 128 bytes, so that a warp reads whole cache lines of several rows,
+// and goes down the rows of its tile; each thread keeps a few rows in registers, so that their
+// loads overlap. Neighbouring blocks are neighbouring columns of the same rows.
+//
+// The sums take three launches: every block reduces its tile to one partial result a channel, in
+// the workspace [2][tiles][c]; a small kernel merges the tiles; a third one applies the outcome.
+// The order of every sum follows from the shape alone, so the results are the same bits on every
+// run.
+//
+// The variance is never E[x^2] - E[x]^2, which cancels where the mean is large. A thread takes the
+// mean and then the squared distances of a few rows in its registers, and such (count, mean, M2)
+// are merged by the formula of Chan, Golub and LeVeque ("Updating Formulae and a Pairwise Algorithm
+// for Computing Sample Variances", 1979).
+//
+// The mask is one bit an element, [rows][ceil(c / 8)] bytes: set where the ReLU let it pass. A NaN
+// stays a NaN, and its bit is clear, as in relu_backward.
+#include <bit>
+
+#include "kernels/device.cuh"
+
+namespace wrn::cuda {
+namespace {
+
+constexpr unsigned kThreads = 256;
+constexpr unsigned kAllLanes = 0xFFFFFFFF;
+constexpr int kMaskBits = 8;  // of a byte: the elements that share one
+
+/// How an image is shared out among blocks.
+struct Tiling {
+  std::int64_t rows;
+  std::int64_t tile_rows;  // a multiple of the block's height
+  int channels;
+  int groups;  // of V channels, in a row
+  unsigned lanes;
+  unsigned columns;  // blocks next to each other
+  unsigned tiles;    // blocks below each other
+
+  dim3 grid() const { return {columns, tiles}; }
+  dim3 block() const { return {lanes, kThreads / lanes}; }
+};
+
+Tiling tiling(const ImageShape& s, int width) {
+  WRN_CHECK(s.n > 0 && s.h > 0 && s.w > 0 && s.c > 0, "batch norm n={} h={} w={} c={}", s.n, s.h,
+            s.w, s.c);
+  // About four blocks of 256 threads for each multiprocessor of the large GPUs: one wave.
+  constexpr unsigned kBlocks = 512;
+  // A thread with fewer rows than this would do little but reduce.
+  constexpr unsigned kRowsPerThread = 4;
+  Tiling t{};
+  t.rows = s.rows();
+  t.channels = s.c;
+  t.groups = s.c / width;
+  t.lanes =
+      std::clamp(std::bit_ceil(static_cast<unsigned>(t.groups)),
+                 static_cast<unsigned>(kMaskBits / width), 32U / static_cast<unsigned>(width));
+  t.columns = static_cast<unsigned>(divide_up(t.groups, t.lanes));
+  const unsigned height = kThreads / t.lanes;
+  const std::int64_t most = divide_up(t.rows, std::int64_t{height} * kRowsPerThread);
+  const std::int64_t wanted = std::min<std::int64_t>(std::max(kBlocks / t.columns, 1U), most);
+  t.tile_rows = divide_up(divide_up(t.rows, wanted), height) * height;
+  t.tiles = static_cast<unsigned>(divide_up(t.rows, t.tile_rows));
+  return t;
+}
+
+template <typename... T>
+int width_for(const ImageShape& s, const T*... images) {
+  return s.c % 4 == 0 && (aligned16(images) && ...) ? 4 : 1;
+}
+
+/// What a thread owns: its group of channels, and of its tile the rows first, first + step, ...
+struct Place {
+  int group;
+  bool inside;  // false in the lanes behind the last group
+  std::int64_t begin, end;
+
+  __device__ explicit Place(const Tiling& t)
+      : group(static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x)),
+        inside(group < t.groups),
+        begin(blockIdx.y * t.tile_rows),
+        end(begin + t.tile_rows < t.rows ? begin + t.tile_rows : t.rows) {}
+};
+
+/// The parameters or statistics of a thread's channels. Only images are known to be aligned.
+template <int V>
+__device__ Floats<V> load_channels(const float* p, const Place& at) {
+  Floats<V> v{};
+#pragma unroll
+  for (int i = 0; i < V; ++i) v.at[i] = at.inside ? p[std::int64_t{at.group} * V + i] : 0;
+  return v;
+}
+
+/// (count, mean, sum of squared distances from the mean) of some rows, for V channels.
+template <int V>
+struct Moments {
+  float count;
+  Floats<V> mean, m2;
+
+  __device__ void merge(const Moments& b) {
+    const float both = count + b.count;
+    const float share = both > 0 ? b.count / both : 0;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      const float distance = b.mean.at[i] - mean.at[i];
+      mean.at[i] += distance * share;
+      m2.at[i] += b.m2.at[i] + distance * distance * (count * share);
+    }
+    count = both;
+  }
+};
+
+/// Sums of dy and of dy (x - mean).
+template <int V>
+struct Sums {
+  Floats<V> dy, dy_x;
+
+  __device__ void merge(const Sums& b) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      dy.at[i] += b.dy.at[i];
+      dy_x.at[i] += b.dy_x.at[i];
+    }
+  }
+};
+
+template <typename T>
+struct Column {
+  T at[kThreads];  // [blockDim.y][blockDim.x]
+};
+
+/// Merges what the threads above each other hold, as a tree; threads with y = 0 have the result.
+template <typename T>
+__device__ void merge_column(T& mine) {
+  Column<T>& shared = shared_storage<Column<T>>();
+  T* column = shared.at + threadIdx.x;
+  column[threadIdx.y * blockDim.x] = mine;
+  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.y < half) {
+      mine.merge(column[(threadIdx.y + half) * blockDim.x]);
+      column[threadIdx.y * blockDim.x] = mine;
+    }
+  }
+}
+
+/// x -> partial [2][tiles][c]: the mean and M2 of each tile.
+template <int V>
+__global__ void batch_norm_statistics_kernel(const float* x, float* partial, Tiling t) {
+  constexpr int kRows = 4;
+  const Place at(t);
+  const auto* in = reinterpret_cast<const Floats<V>*>(x);
+  Moments<V> mine{};
+  for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
+       row += kRows * blockDim.y) {
+    Floats<V> v[kRows];
+    Moments<V> few{};
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      const bool there = row + j * blockDim.y < at.end;
+      v[j] = there ? in[(row + j * blockDim.y) * t.groups + at.group] : Floats<V>{};
+      few.count += there ? 1 : 0;
+    }
+    const float share = 1 / few.count;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < kRows; ++j) sum += v[j].at[i];
+      few.mean.at[i] = sum * share;
+#pragma unroll
+      for (int j = 0; j < kRows; ++j) {
+        const float distance = v[j].at[i] - few.mean.at[i];
+        few.m2.at[i] += static_cast<float>(j) < few.count ? distance * distance : 0;
+      }
+    }
+    mine.merge(few);
+  }
+  merge_column(mine);
+  if (threadIdx.y > 0 || !at.inside) return;
+  auto* out = reinterpret_cast<Floats<V>*>(partial);
+  const std::int64_t i = std::int64_t{blockIdx.y} * t.groups + at.group;
+  out[i] = mine.mean;
+  out[std::int64_t{t.tiles} * t.groups + i] = mine.m2;
+}
+
+// The merging kernels: a block has eight channels, and 32 threads share the tiles of one.
+constexpr unsigned kMergeLanes = 8;
+constexpr dim3 merge_block() { return {kMergeLanes, kThreads / kMergeLanes}; }
+dim3 merge_grid(int channels) { return {static_cast<unsigned>(divide_up(channels, kMergeLanes))}; }
+
+__global__ void batch_norm_merge_statistics_kernel(const float* partial, float* mean,
+                                                   float* variance, Tiling t) {
+  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const float* partial_m2 = partial + std::int64_t{t.tiles} * t.channels;
+  Moments<1> mine{};
+  for (unsigned tile = threadIdx.y; c < t.channels && tile < t.tiles; tile += blockDim.y) {
+    const std::int64_t left = t.rows - tile * t.tile_rows;
+    const std::int64_t i = std::int64_t{tile} * t.channels + c;
+    mine.merge({static_cast<float>(left < t.tile_rows ? left : t.tile_rows),
+                {{partial[i]}},
+                {{partial_m2[i]}}});
+  }
+  merge_column(mine);
+  if (threadIdx.y > 0 || c >= t.channels) return;
+  mean[c] = mine.mean.at[0];
+  variance[c] = mine.m2.at[0] / static_cast<float>(t.rows);
+}
+
+/// One byte of the mask from the 8 / V threads whose elements it has; all of them get it.
+template <int V>
+__device__ unsigned gather_mask(unsigned bits) {
+  bits <<= threadIdx.x * V % kMaskBits;
+#pragma unroll
+  for (int other = 1; other < kMaskBits / V; other *= 2) {
+    bits |= __shfl_xor_sync(kAllLanes, bits, other);
+  }
+  return bits;
+}
+
+template <int V>
+__device__ std::int64_t mask_index(std::int64_t row, const Place& at, const Tiling& t) {
+  return row * ((t.channels + kMaskBits - 1) / kMaskBits) + std::int64_t{at.group} * V / kMaskBits;
+}
+
+/// `mask` is null where nothing will be propagated backwards.
+template <int V, bool kRelu>
+__global__ void batch_norm_apply_kernel(const float* x, const float* gamma, const float* beta,
+                                        const float* mean, const float* variance, float* y,
+                                        std::uint8_t* mask, float epsilon, Tiling t) {
+  constexpr int kRows = 4;
+  const Place at(t);
+  const auto* in = reinterpret_cast<const Floats<V>*>(x);
+  auto* out = reinterpret_cast<Floats<V>*>(y);
+  const Floats<V> center = load_channels<V>(mean, at), shift = load_channels<V>(beta, at);
+  Floats<V> scale = load_channels<V>(gamma, at);
+  const Floats<V> spread = load_channels<V>(variance, at);
+#pragma unroll
+  for (int i = 0; i < V; ++i) scale.at[i] *= 1 / sqrtf(spread.at[i] + epsilon);
+  // All threads go round equally often, as those of a warp meet in gather_mask.
+  for (std::int64_t first = at.begin; first < at.end; first += kRows * blockDim.y) {
+    const std::int64_t row = first + threadIdx.y;
+    Floats<V> v[kRows];
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      const std::int64_t r = row + j * blockDim.y;
+      v[j] = at.inside && r < at.end ? in[r * t.groups + at.group] : Floats<V>{};
+    }
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      const std::int64_t r = row + j * blockDim.y;
+      const bool there = at.inside && r < at.end;
+      unsigned passed = 0;
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        float& value = v[j].at[i];
+        value = (value - center.at[i]) * scale.at[i] + shift.at[i];
+        if constexpr (kRelu) {
+          passed |= there && value > 0 ? 1U << i : 0;
+          value = value < 0 ? 0 : value;
+        }
+      }
+      if (there) out[r * t.groups + at.group] = v[j];
+      if (kRelu && mask != nullptr) {
+        passed = gather_mask<V>(passed);
+        if (there && threadIdx.x * V % kMaskBits == 0) {
+          mask[mask_index<V>(r, at, t)] = static_cast<std::uint8_t>(passed);
+        }
+      }
+    }
+  }
+}
+
+/// dy of an element group, through the ReLU where there was one.
+template <int V, bool kRelu>
+__device__ Floats<V> load_gradient(const float* dy, const std::uint8_t* mask, std::int64_t row,
+                                   const Place& at, const Tiling& t) {
+  Floats<V> v = reinterpret_cast<const Floats<V>*>(dy)[row * t.groups + at.group];
+  if constexpr (kRelu) {
+    const unsigned bits = mask[mask_index<V>(row, at, t)] >> (threadIdx.x * V % kMaskBits);
+#pragma unroll
+    for (int i = 0; i < V; ++i) v.at[i] = (bits >> i & 1) != 0 ? v.at[i] : 0;
+  }
+  return v;
+}
+
+/// x, dy -> partial [2][tiles][c]: the sums of dy and of dy (x - mean) over each tile.
+template <int V, bool kRelu>
+__global__ void batch_norm_sums_kernel(const float* x, const float* dy, const float* mean,
+                                       const std::uint8_t* mask, float* partial, Tiling t) {
+  constexpr int kRows = 2;
+  const Place at(t);
+  const auto* in = reinterpret_cast<const Floats<V>*>(x);
+  const Floats<V> center = load_channels<V>(mean, at);
+  Sums<V> mine{};
+  for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
+       row += kRows * blockDim.y) {
+    Floats<V> v[kRows], d[kRows];
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      const std::int64_t r = row + j * blockDim.y;
+      v[j] = r < at.end ? in[r * t.groups + at.group] : Floats<V>{};
+      d[j] = r < at.end ? load_gradient<V, kRelu>(dy, mask, r, at, t) : Floats<V>{};
+    }
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        mine.dy.at[i] += d[j].at[i];
+        mine.dy_x.at[i] += d[j].at[i] * (v[j].at[i] - center.at[i]);
+      }
+    }
+  }
+  merge_column(mine);
+  if (threadIdx.y > 0 || !at.inside) return;
+  auto* out = reinterpret_cast<Floats<V>*>(partial);
+  const std::int64_t i = std::int64_t{blockIdx.y} * t.groups + at.group;
+  out[i] = mine.dy;
+  out[std::int64_t{t.tiles} * t.groups + i] = mine.dy_x;
+}
+
+__global__ void batch_norm_merge_sums_kernel(const float* partial, const float* variance,
+                                             float* dgamma, float* dbeta, float epsilon, Tiling t) {
+  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const float* partial_dy_x = partial + std::int64_t{t.tiles} * t.channels;
+  Sums<1> mine{};
+  for (unsigned tile = threadIdx.y; c < t.channels && tile < t.tiles; tile += blockDim.y) {
+    const std::int64_t i = std::int64_t{tile} * t.channels + c;
+    mine.merge({{{partial[i]}}, {{partial_dy_x[i]}}});
+  }
+  merge_column(mine);
+  if (threadIdx.y > 0 || c >= t.channels) return;
+  dbeta[c] = mine.dy.at[0];
+  dgamma[c] = mine.dy_x.at[0] / sqrtf(variance[c] + epsilon);
+}
+
+template <int V, bool kRelu>
+__global__ void batch_norm_dx_kernel(const float* x, const float* dy, const float* gamma,
+                                     const float* mean, const float* variance,
+                                     const std::uint8_t* mask, const float* dgamma,
+                                     const float* dbeta, float* dx, float epsilon, Tiling t) {
+  constexpr int kRows = 2;
+  const Place at(t);
+  const auto* in = reinterpret_cast<const Floats<V>*>(x);
+  auto* out = reinterpret_cast<Floats<V>*>(dx);
+  const Floats<V> center = load_channels<V>(mean, at), spread = load_channels<V>(variance, at);
+  Floats<V> scale = load_channels<V>(gamma, at);   // gamma r
+  Floats<V> offset = load_channels<V>(dbeta, at);  // dbeta / rows
+  Floats<V> slope = load_channels<V>(dgamma, at);  // r dgamma / rows
+  const float share = 1 / static_cast<float>(t.rows);
+#pragma unroll
+  for (int i = 0; i < V; ++i) {
+    const float r = 1 / sqrtf(spread.at[i] + epsilon);
+    scale.at[i] *= r;
+    offset.at[i] *= share;
+    slope.at[i] *= r * share;
+  }
+  for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
+       row += kRows * blockDim.y) {
+    Floats<V> v[kRows], d[kRows];
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      const std::int64_t r = row + j * blockDim.y;
+      v[j] = r < at.end ? in[r * t.groups + at.group] : Floats<V>{};
+      d[j] = r < at.end ? load_gradient<V, kRelu>(dy, mask, r, at, t) : Floats<V>{};
+    }
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      const std::int64_t r = row + j * blockDim.y;
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        const float distance = v[j].at[i] - center.at[i];
+        d[j].at[i] = scale.at[i] * (d[j].at[i] - offset.at[i] - distance * slope.at[i]);
+      }
+      if (r < at.end) out[r * t.groups + at.group] = d[j];
+    }
+  }
+}
+
+__global__ void update_running_statistics_kernel(const float* mean, const float* variance,
+                                                 float* running_mean, float* running_variance,
+                                                 int channels, float unbiased, float momentum,
+                                                 const Metrics* metrics) {
+  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (c >= channels || (metrics != nullptr && metrics->not_finite > 0)) return;
+  running_mean[c] += momentum * (mean[c] - running_mean[c]);
+  running_variance[c] += momentum * (variance[c] * unbiased - running_variance[c]);
+}
+
+// The launches, for V channels a thread.
+
+template <int V>
+void apply(const float* x, const float* gamma, const float* beta, const float* mean,
+           const float* variance, float* y, std::uint8_t* mask, const Tiling& t, float epsilon,
+           bool relu, Context& context) {
+  const auto kernel = relu ? WRN_KERNEL(batch_norm_apply_kernel<V, true>)
+                           : WRN_KERNEL(batch_norm_apply_kernel<V, false>);
+  launch(kernel, t.grid(), t.block(), 0, context, x, gamma, beta, mean, variance, y, mask, epsilon,
+         t);
+}
+
+template <int V>
+void forward(const float* x, const float* gamma, const float* beta, float* y, float* mean,
+             float* variance, std::uint8_t* mask, const ImageShape& shape, float epsilon, bool relu,
+             Context& context) {
+  const Tiling t = tiling(shape, V);
+  float* partial = reinterpret_cast<float*>(context.workspace);
+  launch(WRN_KERNEL(batch_norm_statistics_kernel<V>), t.grid(), t.block(),
+         sizeof(Column<Moments<V>>), context, x, partial, t);
+  launch(WRN_KERNEL(batch_norm_merge_statistics_kernel), merge_grid(shape.c), merge_block(),
+         sizeof(Column<Moments<1>>), context, partial, mean, variance, t);
+  apply<V>(x, gamma, beta, mean, variance, y, mask, t, epsilon, relu, context);
+}
+
+template <int V, bool kRelu>
+void backward(const float* x, const float* dy, const float* gamma, const float* mean,
+              const float* variance, const std::uint8_t* mask, float* dx, float* dgamma,
+              float* dbeta, const ImageShape& shape, float epsilon, Context& context) {
+  const Tiling t = tiling(shape, V);
+  float* partial = reinterpret_cast<float*>(context.workspace);
+  launch(WRN_KERNEL(batch_norm_sums_kernel<V, kRelu>), t.grid(), t.block(), sizeof(Column<Sums<V>>),
+         context, x, dy, mean, mask, partial, t);
+  launch(WRN_KERNEL(batch_norm_merge_sums_kernel), merge_grid(shape.c), merge_block(),
+         sizeof(Column<Sums<1>>), context, partial, variance, dgamma, dbeta, epsilon, t);
+  launch(WRN_KERNEL(batch_norm_dx_kernel<V, kRelu>), t.grid(), t.block(), 0, context, x, dy, gamma,
+         mean, variance, mask, dgamma, dbeta, dx, epsilon, t);
+}
+
+/// For the partial results of all tiles, whichever width the pointers will allow.
+std::size_t partial_bytes(const ImageShape& shape) {
+  const unsigned wide = shape.c % 4 == 0 ? tiling(shape, 4).tiles : 0;
+  return 2 * sizeof(float) * static_cast<std::size_t>(shape.c) *
+         std::max(wide, tiling(shape, 1).tiles);
+}
+
+}  // namespace
+
+void batch_norm_forward(const float* x, const float* gamma, const float* beta, float* y,
+                        float* mean, float* variance, std::uint8_t* mask, const ImageShape& shape,
+                        float epsilon, bool relu, Context& context) {
+  WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
+  WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
+  const auto run = width_for(shape, x, y) == 4 ? forward<4> : forward<1>;
+  run(x, gamma, beta, y, mean, variance, mask, shape, epsilon, relu, context);
+}
+
+void batch_norm_inference(const float* x, const float* gamma, const float* beta, const float* mean,
+                          const float* variance, float* y, const ImageShape& shape, float epsilon,
+                          bool relu, Context& context) {
+  WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
+  const int width = width_for(shape, x, y);
+  const auto run = width == 4 ? apply<4> : apply<1>;
+  run(x, gamma, beta, mean, variance, y, nullptr, tiling(shape, width), epsilon, relu, context);
+}
+
+void batch_norm_backward(const float* x, const float* dy, const float* gamma, const float* mean,
+                         const float* variance, const std::uint8_t* mask, float* dx, float* dgamma,
+                         float* dbeta, const ImageShape& shape, float epsilon, bool relu,
+                         Context& context) {
+  WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
+  WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
+  const bool wide = width_for(shape, x, dy, dx) == 4;
+  const auto run = wide ? (relu ? backward<4, true> : backward<4, false>)
+                        : (relu ? backward<1, true> : backward<1, false>);
+  run(x, dy, gamma, mean, variance, mask, dx, dgamma, dbeta, shape, epsilon, context);
+}
+
+std::size_t batch_norm_mask_bytes(const ImageShape& shape, Context&) {
+  return static_cast<std::size_t>(shape.rows() * divide_up(shape.c, kMaskBits));
+}
+
+std::size_t batch_norm_forward_workspace(const ImageShape& shape, float, bool, Context&) {
+  return partial_bytes(shape);
+}
+
+std::size_t batch_norm_inference_workspace(const ImageShape&, float, bool, Context&) { return 0; }
+
+std::size_t batch_norm_backward_workspace(const ImageShape& shape, float, bool, Context&) {
+  return partial_bytes(shape);
+}
+
+void update_running_statistics(const float* mean, const float* variance, float* running_mean,
+                               float* running_variance, const ImageShape& shape, float momentum,
+                               const Metrics* metrics, Context& context) {
+  const double rows = static_cast<double>(shape.rows());
+  WRN_CHECK(rows > 1, "the variance of one value");
+  launch(WRN_KERNEL(update_running_statistics_kernel),
+         static_cast<unsigned>(divide_up(shape.c, kThreads)), kThreads, 0, context, mean, variance,
+         running_mean, running_variance, shape.c, static_cast<float>(rows / (rows - 1)), momentum,
+         metrics);
+}
+
+}  // namespace wrn::cuda
