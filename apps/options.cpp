@@ -218,6 +218,9 @@ Options parse_options(int argc, const char* const* argv) {
           ->expected(0, 1)
           ->type_name("[FILE]")
           ->group(running);
+  app.add_flag("--nvtx", options.nvtx,
+               "make every op an NVTX range for profilers (CUDA; without CUDA graphs)")
+      ->group(running);
   app.add_flag("--quiet", options.quiet, "print nothing but errors and the result")->group(running);
 
   const std::string weights = "Weights";

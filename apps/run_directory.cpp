@@ -21,6 +21,7 @@ nlohmann::json to_json(const Position& p) {
           {"training_seconds", p.training_seconds},
           {"loss_sum", p.sums.loss_sum},
           {"wrong", p.sums.wrong},
+          {"wrong_top5", p.sums.wrong_top5},
           {"images", p.sums.images}};
 }
 
@@ -32,6 +33,7 @@ Position position_of(const nlohmann::json& j) {
   p.training_seconds = j.at("training_seconds").get<double>();
   p.sums.loss_sum = j.at("loss_sum").get<double>();
   p.sums.wrong = j.at("wrong").get<std::int64_t>();
+  p.sums.wrong_top5 = j.value("wrong_top5", std::int64_t{0});
   p.sums.images = j.at("images").get<std::int64_t>();
   return p;
 }

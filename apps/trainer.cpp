@@ -21,6 +21,9 @@ WideResNetSpec spec_of(const Settings& settings, int classes) {
   return spec;
 }
 
+/// On CUDA the host looks at the loss only now and then, so that it never keeps the device waiting.
+constexpr std::int64_t kStepsBetweenLooks = 20;
+
 double learning_rate(const Settings& settings, int epoch) {
   double rate = settings.lr;
   for (const int drop : settings.lr_drops) {
@@ -31,7 +34,8 @@ double learning_rate(const Settings& settings, int epoch) {
 
 SplitResult result_of(const Metrics& sums) {
   const double images = static_cast<double>(sums.images);
-  return {sums.loss_sum / images, 100.0 * static_cast<double>(sums.wrong) / images};
+  return {sums.loss_sum / images, 100.0 * static_cast<double>(sums.wrong) / images,
+          100.0 * static_cast<double>(sums.wrong_top5) / images};
 }
 
 [[noreturn]] void diverged(const std::string& what, double rate) {
@@ -53,7 +57,8 @@ Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& 
       model_(spec_of(settings, train.classes()), context.device()),
       data_(train, test, context.device()),
       split_(split_validation(train.size(), settings.val_split, settings.seed)),
-      test_(static_cast<std::size_t>(test.size())) {
+      test_(static_cast<std::size_t>(test.size())),
+      state_(context.device()) {
   std::iota(test_.begin(), test_.end(), static_cast<std::int32_t>(train.size()));
   if (purpose == Purpose::kTrain && train_images() < settings.batch_size &&
       !settings.keep_last_batch) {
@@ -72,8 +77,8 @@ std::int64_t Trainer::steps_per_epoch() const {
 
 Program Trainer::record_training(int rows) const {
   Tape tape(Mode::kTraining, state_, context_);
-  const Tensor indices = Tensor::slice("indices", {rows}, indices_, 0);
-  const Batch batch = load_images(tape, data_, {indices, normalisation_, !settings_.no_augment});
+  const Batch batch =
+      load_images(tape, data_, {order_, rows, normalisation_, !settings_.no_augment});
   const Parameters& parameters = model_.parameters();
   tape.backward(softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels));
   for (const Parameter& parameter : parameters.all()) tape.check_gradient(parameter.value);
@@ -83,15 +88,20 @@ Program Trainer::record_training(int rows) const {
 
 Program Trainer::record_evaluation(int rows) const {
   Tape tape(Mode::kInference, state_, context_);
-  const Tensor indices = Tensor::slice("indices", {rows}, indices_, 0);
-  const Batch batch = load_images(tape, data_, {indices, normalisation_, false});
+  const Batch batch = load_images(tape, data_, {order_, rows, normalisation_, false});
   softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels);
   return tape.finish();
 }
 
 void Trainer::record_programs(Purpose purpose) {
   const int rows = settings_.batch_size;
-  indices_ = Tensor::persistent("indices", {rows}, DType::kI32, context_.device());
+  // Evaluation pads its last batch, so there is room for whole batches of every split.
+  const std::int64_t most = std::max({train_images(), validation_images(), std::ssize(test_)});
+  order_ = Tensor::persistent("order of the images", {(most + rows - 1) / rows * rows}, DType::kI32,
+                              context_.device());
+  train_items_ =
+      Tensor::persistent("training images", {train_images()}, DType::kI32, context_.device());
+  train_items_.write<std::int32_t>(split_.train);
   if (purpose == Purpose::kTrain) {
     if (train_images() >= rows) training_ = record_training(rows);
     const int rest = static_cast<int>(train_images() % rows);
@@ -99,16 +109,25 @@ void Trainer::record_programs(Purpose purpose) {
   }
   evaluation_ = record_evaluation(rows);
 
-  std::size_t bytes = evaluation_->arena_bytes();
+  std::size_t bytes = std::max(evaluation_->arena_bytes(), shuffle_workspace());
   for (const auto* program : {&training_, &partial_training_}) {
     if (*program) bytes = std::max(bytes, (*program)->arena_bytes());
   }
-  if (const std::size_t free = available_memory(); bytes > free) {
-    int fits = rows / 2;
-    while (fits > 0 && record_training(fits).arena_bytes() > free) fits /= 2;
+  if (const std::size_t free = available_memory(context_.device()); bytes > free) {
+    const auto bytes_for = [&](int batch) {
+      const std::size_t evaluation =
+          std::max(record_evaluation(batch).arena_bytes(), shuffle_workspace());
+      return purpose == Purpose::kTest ? evaluation
+                                       : std::max(evaluation, record_training(batch).arena_bytes());
+    };
+    int fits = 0;
+    for (int too_many = rows; too_many - fits > 1;) {
+      const int middle = fits + (too_many - fits) / 2;
+      (bytes_for(middle) <= free ? fits : too_many) = middle;
+    }
     throw Error(
-        fmt::format("out of memory: a batch of {} needs {:.1f} GiB, {:.1f} GiB are free; {}", rows,
-                    static_cast<double>(bytes) / 0x1p30, static_cast<double>(free) / 0x1p30,
+        fmt::format("out of memory: a batch of {} needs {:.1f} MiB, {:.1f} MiB are free; {}", rows,
+                    static_cast<double>(bytes) / 0x1p20, static_cast<double>(free) / 0x1p20,
                     fits > 0 ? fmt::format("--batch-size {} fits", fits)
                              : "not even one image fits: take a smaller model"),
         Status::kOutOfMemory);
@@ -117,74 +136,98 @@ void Trainer::record_programs(Purpose purpose) {
   for (auto* program : {&training_, &partial_training_, &evaluation_}) {
     if (*program) (*program)->bind(arena_->data());
   }
+  // The odd batch of an epoch's end runs once in an epoch: not worth a graph.
+  for (auto* program : {&training_, &evaluation_}) {
+    if (*program) (*program)->use_graph();
+  }
 }
 
-void Trainer::set_rows(std::span<const std::int32_t> indices) {
-  std::int32_t* rows = indices_.data<std::int32_t>();
-  std::fill(std::copy(indices.begin(), indices.end(), rows), rows + indices_.size(), -1);
+std::size_t Trainer::shuffle_workspace() const {
+  const int images = static_cast<int>(train_images());
+  return WRN_ON(context_, shuffle_workspace(images, context_));
 }
 
-bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
-  Position& position = checkpoint.position;
-  const auto epoch = static_cast<std::uint32_t>(position.epoch);
+void Trainer::begin_epoch(const Position& position) {
   const std::vector<int>& drops = settings_.lr_drops;
   const bool drop = std::find(drops.begin(), drops.end(), position.epoch) != drops.end();
   if (drop && !settings_.keep_momentum && position.step == 0) {
     const Tensor& momenta = model_.parameters().momenta();
-    std::fill_n(momenta.data<float>(), momenta.size(), 0.0F);
+    momenta.write<float>(std::vector<float>(static_cast<std::size_t>(momenta.size()), 0.0F));
   }
-  std::vector<std::int32_t> order = epoch_order(train_images(), settings_.seed, epoch);
-  for (std::int32_t& index : order) index = split_.train[static_cast<std::size_t>(index)];
+  // Between two runs of Programs the arena is free for it.
+  context_.workspace = arena_->data();
+  WRN_ON(context_, shuffle(train_items_.data<std::int32_t>(), order_.data<std::int32_t>(),
+                           static_cast<int>(train_images()), settings_.seed,
+                           static_cast<std::uint32_t>(position.epoch), context_));
+  state_.metrics.write<Metrics>(std::span(&position.sums, 1));
+}
 
-  Metrics& metrics = *state_.metrics.data<Metrics>();
-  metrics = position.sums;
+void Trainer::run(Program& program, const StepState& state) {
+  WRN_ON(context_, upload(state_.step.data<StepState>(), &state, sizeof state, context_));
+  program.run(context_);
+}
+
+bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
+  Position& position = checkpoint.position;
+  begin_epoch(position);
+  const double rate = learning_rate(settings_, position.epoch);
   const std::int64_t steps = steps_per_epoch();
+  const std::int64_t look_every = context_.device() == Device::kCuda ? kStepsBetweenLooks : 1;
   const Clock::time_point start = Clock::now();
   const double seconds_before = position.training_seconds;
-  while (position.step < steps && stop_ == 0) {
-    *state_.step.data<StepState>() = {
-        .seed = settings_.seed,
-        .epoch = epoch,
-        .step = static_cast<std::uint32_t>(checkpoint.total_steps()),
-        .learning_rate = static_cast<float>(learning_rate(settings_, position.epoch)),
-        .momentum = static_cast<float>(settings_.momentum),
-        .gradient_scale = 1,  // no dampening
-        .weight_decay = static_cast<float>(settings_.weight_decay)};
-    const std::int64_t begin = position.step * settings_.batch_size;
-    const std::int64_t rows = std::min<std::int64_t>(settings_.batch_size, train_images() - begin);
-    set_rows(
-        std::span(order).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows)));
-    (rows == settings_.batch_size ? *training_ : *partial_training_).run(context_);
-    if (metrics.not_finite > 0) {
-      diverged(fmt::format("loss is not finite in epoch {}, step {} of {}", position.epoch + 1,
-                           position.step + 1, steps),
-               learning_rate(settings_, position.epoch));
+
+  const auto look = [&] {
+    position.sums = state_.metrics.read<Metrics>().front();
+    if (position.sums.not_finite > 0) {
+      diverged(fmt::format("loss is not finite in epoch {}, by step {} of {}", position.epoch + 1,
+                           position.step, steps),
+               rate);
     }
-    ++position.step;
     position.training_seconds = seconds_before + seconds_since(start);
-    position.sums = metrics;
-    const SplitResult sofar = result_of(metrics);
+    const SplitResult sofar = result_of(position.sums);
     const double seconds_a_step = position.training_seconds / static_cast<double>(position.step);
     const double steps_left =
         static_cast<double>(steps * settings_.epochs - checkpoint.total_steps());
     progress.batch(position.epoch + 1, position.step, steps, sofar.loss, sofar.error,
-                   static_cast<double>(metrics.images) / position.training_seconds,
+                   static_cast<double>(position.sums.images) / position.training_seconds,
                    steps_left * seconds_a_step);
+  };
+
+  std::int64_t seen = position.step;
+  while (position.step < steps && stop_ == 0) {
+    const std::int64_t first = position.step * settings_.batch_size;
+    const bool whole = train_images() - first >= settings_.batch_size;
+    run(whole ? *training_ : *partial_training_,
+        {.seed = settings_.seed,
+         .epoch = static_cast<std::uint32_t>(position.epoch),
+         .step = static_cast<std::uint32_t>(checkpoint.total_steps()),
+         .first = first,
+         .learning_rate = static_cast<float>(rate),
+         .momentum = static_cast<float>(settings_.momentum),
+         .gradient_scale = 1,  // no dampening
+         .weight_decay = static_cast<float>(settings_.weight_decay)});
+    ++position.step;
+    if (position.step % look_every == 0) {
+      look();
+      seen = position.step;
+    }
   }
+  if (seen != position.step) look();
   return stop_ == 0;
 }
 
 std::optional<SplitResult> Trainer::evaluate(const std::vector<std::int32_t>& indices) {
-  Metrics& metrics = *state_.metrics.data<Metrics>();
-  metrics = {};
-  const std::span<const std::int32_t> all(indices);
-  const auto batch = static_cast<std::size_t>(settings_.batch_size);
-  for (std::size_t begin = 0; begin < all.size(); begin += batch) {
+  std::vector<std::int32_t> padded(indices);
+  padded.resize(static_cast<std::size_t>(order_.size()), -1);
+  order_.write<std::int32_t>(padded);
+  state_.metrics.write<Metrics>(std::array<Metrics, 1>{});
+  for (std::int64_t first = 0; first < std::ssize(indices); first += settings_.batch_size) {
     if (stop_ != 0) return std::nullopt;
-    set_rows(all.subspan(begin, std::min(batch, all.size() - begin)));
-    evaluation_->run(context_);
+    StepState state{};
+    state.first = first;
+    run(*evaluation_, state);
   }
-  return result_of(metrics);
+  return result_of(state_.metrics.read<Metrics>().front());
 }
 
 void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
@@ -217,6 +260,7 @@ void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
                            {"train_error", train.error},
                            {"test_loss", test->loss},
                            {"test_error", test->error},
+                           {"test_top5_error", test->top5_error},
                            {"seconds", position.seconds},
                            {"images_per_second",
                             static_cast<double>(position.sums.images) / position.training_seconds}};

@@ -23,7 +23,7 @@ struct Stopped {
 };
 
 struct SplitResult {
-  double loss = 0, error = 0;  // mean, percent
+  double loss = 0, error = 0, top5_error = 0;  // mean, percent, percent
 };
 
 enum class Purpose { kTrain, kTest };
@@ -37,6 +37,7 @@ class Trainer {
 
   const WideResNet& model() const { return model_; }
   WideResNet& model() { return model_; }
+  Context& context() const { return context_; }
   std::int64_t steps_per_epoch() const;
   std::int64_t train_images() const { return std::ssize(split_.train); }
   std::int64_t validation_images() const { return std::ssize(split_.validation); }
@@ -55,7 +56,10 @@ class Trainer {
   void record_programs(Purpose purpose);
   Program record_training(int rows) const;
   Program record_evaluation(int rows) const;
-  void set_rows(std::span<const std::int32_t> indices);
+  std::size_t shuffle_workspace() const;
+  /// Clears the momentum at a drop of the rate, and draws the epoch's order.
+  void begin_epoch(const Position& position);
+  void run(Program& program, const StepState& state);
   bool train_epoch(Checkpoint& checkpoint, Progress& progress);
   std::optional<SplitResult> evaluate(const std::vector<std::int32_t>& indices);
 
@@ -68,7 +72,8 @@ class Trainer {
   ValidationSplit split_;
   std::vector<std::int32_t> test_;  // indices of the test images
   RunState state_;
-  Tensor indices_;  // of the batch to come
+  Tensor train_items_;  // i32 [train_images()]: split_.train, on the device
+  Tensor order_;        // i32: the images of the epoch or the evaluation at hand, in order
   std::optional<Program> training_, partial_training_, evaluation_;
   std::optional<Buffer> arena_;
 };

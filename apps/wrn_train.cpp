@@ -96,19 +96,26 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"std", checkpoint.normalisation.std}}},
       {"training", training},
       {"device", s.device},
+      {"device_name", device_name(trainer.context().device())},
       {"threads", s.threads},
       {"activation_bytes", trainer.arena_bytes()},
       {"versions",
        {{"wrn_train", WRN_VERSION},
-        {"library", library_version()},
+        {"library", library_version(trainer.context())},
         {"compiler", "g++ " __VERSION__}}}};
 }
 
-/// "cpu" for auto in a build without CUDA.
+/// auto: the GPU where it can be used. Leaves in the settings what it came to.
 Device resolve_device(Settings& settings) {
-  if (settings.device == "cuda") return Device::kCuda;
-  settings.device = "cpu";
-  return Device::kCpu;
+  if (settings.device == "auto") {
+    settings.device = "cuda";
+    try {
+      check_available(Device::kCuda);
+    } catch (const Error&) {
+      settings.device = "cpu";
+    }
+  }
+  return settings.device == "cuda" ? Device::kCuda : Device::kCpu;
 }
 
 void export_weights(const std::string& path, const Checkpoint& checkpoint, const Trainer& trainer) {
@@ -159,6 +166,7 @@ int run(const Options& options) {
 
   const Device device = resolve_device(settings);
   Context context(device, settings.threads);
+  context.named_ranges = options.nvtx;
   settings.threads = context.threads();
   if (saved && settings.threads != saved_threads) {
     std::cerr << fmt::format(

@@ -17,7 +17,8 @@ struct ResidentData {
 
 /// Which images a Program works on, and how it sees them.
 struct Input {
-  Tensor indices;  // i32 [rows], persistent: the host writes it before each run; negative = padding
+  Tensor order;  // i32 [n], persistent: the images' indices; negative = padding
+  int rows;      // of a batch: those of `order` from StepState::first on
   Normalisation normalisation;
   bool augment = false;
 };

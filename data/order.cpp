@@ -33,10 +33,6 @@ std::vector<std::int32_t> argsort(std::span<const std::uint64_t> keys) {
   return order;
 }
 
-std::vector<std::int32_t> epoch_order(std::int64_t n, std::uint64_t seed, std::uint32_t epoch) {
-  return random_order(n, seed, epoch, RandomUse::kShuffle);
-}
-
 ValidationSplit split_validation(std::int64_t n, double fraction, std::uint64_t seed) {
   if (!(fraction >= 0 && fraction < 1)) {  // written so that NaN fails too
     throw Error(fmt::format("a validation fraction of {} is not in [0, 1)", fraction),

@@ -1,6 +1,6 @@
-// In what order, and which, images are used: pure functions of the seed. They are sorts of Philox
-// keys (kernels/philox.h says which counter each use has), so an epoch's order needs nothing of the
-// epochs before it: a resumed run has it at once.
+// Which images are held out: a pure function of the seed, by a sort of Philox keys
+// (kernels/philox.h says which counter each use has). An epoch's order is drawn likewise, on the
+// device: shuffle() in kernels/launchers.h.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,6 @@ namespace wrn {
 
 /// The indices of `keys`, smallest key first; equal keys stay in order.
 std::vector<std::int32_t> argsort(std::span<const std::uint64_t> keys);
-
-/// The order in which an epoch takes the images 0..n-1.
-std::vector<std::int32_t> epoch_order(std::int64_t n, std::uint64_t seed, std::uint32_t epoch);
 
 struct ValidationSplit {
   std::vector<std::int32_t> train;       // ascending

@@ -53,9 +53,9 @@ void export_state(const Parameters& parameters, std::int64_t batches, bool optim
   std::vector<float> values;
   for (const auto& [name, tensor] : tensors_of(parameters, optimiser)) {
     values.resize(static_cast<std::size_t>(tensor.size()));
-    const float* from = tensor.data<float>();
+    const std::vector<float> from = tensor.read<float>();
     for_each_element(tensor, [&](std::int64_t ours, std::int64_t theirs) {
-      values[static_cast<std::size_t>(theirs)] = from[ours];
+      values[static_cast<std::size_t>(theirs)] = from[static_cast<std::size_t>(ours)];
     });
     file.tensors.emplace_back(
         name, SafetensorsEntry::make<float>(file_shape(tensor), std::span<const float>(values)));
@@ -88,10 +88,11 @@ void import_state(const Safetensors& file, bool optimiser, const Parameters& par
   }
   for (const auto& [name, tensor] : wanted) {
     const std::span<const float> from = file.at(name).as<float>();
-    float* to = tensor.data<float>();
+    std::vector<float> to(static_cast<std::size_t>(tensor.size()));
     for_each_element(tensor, [&](std::int64_t ours, std::int64_t theirs) {
-      to[ours] = from[static_cast<std::size_t>(theirs)];
+      to[static_cast<std::size_t>(ours)] = from[static_cast<std::size_t>(theirs)];
     });
+    tensor.write<float>(to);
   }
 }
 

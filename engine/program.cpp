@@ -55,6 +55,16 @@ std::size_t aligned(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
+void run_step(const Step& step, Context& context) {
+  if constexpr (kHasCuda) {
+    if (context.named_ranges) {
+      const cuda::Range range(step.name.c_str());
+      return step.run(context);
+    }
+  }
+  step.run(context);
+}
+
 }  // namespace
 
 Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(steps)) {
@@ -114,21 +124,33 @@ Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(st
 
 void Program::bind(std::byte* arena) {
   arena_ = arena;
+  graph_.reset();  // it holds the old addresses
   for (const auto& [tensor, offset] : offsets_) tensor.info_->data = arena + offset;
 }
 
-void Program::run(Context& context) const {
-  for (std::size_t i = 0; i < steps_.size(); ++i) {
-    context.workspace = steps_[i].workspace > 0 ? arena_ + workspace_offsets_[i] : nullptr;
-    steps_[i].run(context);
+void Program::run(Context& context) {
+  const auto run_all = [&] {
+    for (std::size_t i = 0; i < steps_.size(); ++i) {
+      context.workspace = steps_[i].workspace > 0 ? arena_ + workspace_offsets_[i] : nullptr;
+      run_step(steps_[i], context);
+    }
+  };
+  if constexpr (kHasCuda) {
+    // A graph hides its steps from whoever wants to see their names.
+    if (use_graph_ && has_run_ && context.device() == Device::kCuda && !context.named_ranges) {
+      if (graph_ == nullptr) graph_ = std::make_shared<cuda::Graph>(run_all, context);
+      return graph_->launch(context);
+    }
   }
+  run_all();
+  has_run_ = true;
 }
 
 std::vector<float> Program::read(const Tensor& x) const {
   WRN_CHECK(x.dtype() == DType::kF32, "{} is {}", x.name(), name_of(x.dtype()));
   WRN_CHECK(x.is_persistent() || x.info_->kept, "{} was not kept, its memory has been reused",
             x.name());
-  return {x.data<float>(), x.data<float>() + x.size()};
+  return x.read<float>();
 }
 
 }  // namespace wrn

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/tape.h"
+#include "kernels/graph.h"
 
 namespace wrn {
 
@@ -24,8 +25,11 @@ class Program {
   std::size_t arena_bytes() const { return arena_bytes_; }
   /// Gives every planned tensor its address. Several Programs may share one arena, in turns.
   void bind(std::byte* arena);
-  /// Runs all steps. Allocates nothing.
-  void run(Context& context) const;
+  /// On CUDA, lets run() replay all steps as one CUDA graph: the first run launches them one by
+  /// one, which also loads every kernel, and the second records them. Elsewhere it changes nothing.
+  void use_graph() { use_graph_ = true; }
+  /// Runs all steps. Allocates no memory of the device. On CUDA it returns before they are done.
+  void run(Context& context);
 
   /// The content of a float tensor after a run: a persistent one, or one that the tape was told to
   /// keep; throws for any other, because its memory has been given away.
@@ -37,6 +41,8 @@ class Program {
   std::vector<std::size_t> workspace_offsets_;  // by step
   std::size_t arena_bytes_ = 0;
   std::byte* arena_ = nullptr;
+  bool use_graph_ = false, has_run_ = false;
+  std::shared_ptr<const cuda::Graph> graph_;
 };
 
 }  // namespace wrn

@@ -83,8 +83,8 @@ void Tape::add_gradient(const Tensor& x, const Tensor& part) {
         .writes = {sum},
         .in_place = {{sum, before}, {sum, part}},
         .run = [=](Context& context) {
-          cpu::add(before.data<float>(), part.data<float>(), sum.data<float>(), sum.size(),
-                   context);
+          WRN_ON(context, add(before.data<float>(), part.data<float>(), sum.data<float>(),
+                              sum.size(), context));
         }});
   gradients_[x.info_.get()] = sum;
 }

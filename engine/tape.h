@@ -39,8 +39,10 @@ struct Step {
 
 /// The persistent structs that every Program of a run shares.
 struct RunState {
-  Tensor step = Tensor::of_struct<StepState>("step state");
-  Tensor metrics = Tensor::of_struct<Metrics>("metrics");
+  RunState(Device device = Device::kCpu)
+      : step(Tensor::of_struct<StepState>("step state", device)),
+        metrics(Tensor::of_struct<Metrics>("metrics", device)) {}
+  Tensor step, metrics;
 };
 
 class Program;

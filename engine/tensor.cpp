@@ -1,9 +1,12 @@
 #include "engine/tensor.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
+
+#include "kernels/memory.h"
 
 namespace wrn {
 
@@ -21,7 +24,15 @@ const char* name_of(DType dtype) {
   return "?";
 }
 
-std::size_t available_memory() {
+std::size_t available_memory(Device device) {
+  if constexpr (kHasCuda) {
+    if (device == Device::kCuda) {
+      // Kernels, cuBLAS and graphs take memory too, when they are first used.
+      const cuda::MemoryInfo memory = cuda::memory_info();
+      const std::size_t reserve = std::min<std::size_t>(256 << 20, memory.total / 16);
+      return memory.free > reserve ? memory.free - reserve : 0;
+    }
+  }
   std::ifstream file("/proc/meminfo");
   for (std::string word; file >> word;) {
     std::size_t kilobytes = 0;
@@ -32,14 +43,26 @@ std::size_t available_memory() {
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }
 
-void Buffer::Free::operator()(std::byte* data) const { std::free(data); }  // NOLINT
+void Buffer::Free::operator()(std::byte* data) const {
+  if constexpr (kHasCuda) {
+    if (device == Device::kCuda) return cuda::release(data);
+  }
+  std::free(data);  // NOLINT
+}
 
-Buffer::Buffer(std::size_t bytes, const std::string& what, Device device) : bytes_(bytes) {
+Buffer::Buffer(std::size_t bytes, const std::string& what, Device device)
+    : bytes_(bytes), data_(nullptr, Free{device}) {
   check_available(device);
+  if constexpr (kHasCuda) {
+    if (device == Device::kCuda) {
+      if (bytes > 0) data_.reset(cuda::allocate(bytes, what));
+      return;
+    }
+  }
   constexpr std::size_t kAlignment = 64;
   const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   // Linux grants more than there is, and kills the process that then uses it.
-  const std::size_t available = available_memory();
+  const std::size_t available = available_memory(device);
   if (rounded <= available) {
     data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));  // NOLINT
   }
@@ -75,6 +98,23 @@ Tensor Tensor::slice(const std::string& name, const Shape& shape, const Tensor& 
             slab.name());
   tensor.info_->data += static_cast<std::size_t>(offset) * size_of(slab.dtype());
   return tensor;
+}
+
+void Tensor::write_bytes(std::span<const std::byte> from) const {
+  WRN_CHECK(from.size() == bytes(), "{} bytes for {}, which has {}", from.size(), name(), bytes());
+  if constexpr (kHasCuda) {
+    if (device() == Device::kCuda)
+      return cuda::copy_to_device(info_->data, from.data(), from.size());
+  }
+  std::copy(from.begin(), from.end(), info_->data);
+}
+
+void Tensor::read_bytes(std::span<std::byte> to) const {
+  WRN_CHECK(to.size() == bytes(), "{} bytes from {}, which has {}", to.size(), name(), bytes());
+  if constexpr (kHasCuda) {
+    if (device() == Device::kCuda) return cuda::copy_to_host(to.data(), info_->data, to.size());
+  }
+  std::copy_n(info_->data, to.size(), to.begin());
 }
 
 std::int64_t Tensor::size() const {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,12 +28,13 @@ using Shape = std::vector<std::int64_t>;
 /// "[128,32,32,16]"
 std::string to_string(const Shape&);
 
-/// Bytes of host memory that can be had without swapping, by the kernel's own estimate; all that
-/// can be counted where there is none.
-std::size_t available_memory();
+/// Bytes of the device's memory that are free, less a reserve for code; of the host's, those that
+/// can be had without swapping by Linux's own estimate, or all that can be counted where there is
+/// none.
+std::size_t available_memory(Device device);
 
-/// Owned memory of a device, 64-byte aligned and zeroed. Throws Error(kOutOfMemory) saying what was
-/// asked for what.
+/// Owned memory of a device, at least 64-byte aligned and zeroed. Throws Error(kOutOfMemory) saying
+/// what was asked for what.
 class Buffer {
  public:
   Buffer(std::size_t bytes, const std::string& what, Device device = Device::kCpu);
@@ -41,6 +43,7 @@ class Buffer {
 
  private:
   struct Free {
+    Device device;
     void operator()(std::byte*) const;
   };
   std::size_t bytes_;
@@ -59,8 +62,8 @@ class Tensor {
                       std::int64_t offset);
   /// A persistent T in tensor's clothes: what kernels read or update besides arrays.
   template <typename T>
-  static Tensor of_struct(const std::string& name) {
-    return persistent(name, {static_cast<std::int64_t>(sizeof(T))}, DType::kU8);
+  static Tensor of_struct(const std::string& name, Device device = Device::kCpu) {
+    return persistent(name, {static_cast<std::int64_t>(sizeof(T))}, DType::kU8, device);
   }
 
   explicit operator bool() const { return info_ != nullptr; }
@@ -82,6 +85,19 @@ class Tensor {
     return reinterpret_cast<T*>(info_->data);
   }
 
+  /// To and from the device's memory, for state between runs: both wait for all that was launched.
+  /// `values` must be all of the tensor's bytes.
+  template <typename T>
+  void write(std::span<const T> values) const {
+    write_bytes(std::as_bytes(values));
+  }
+  template <typename T>
+  std::vector<T> read() const {
+    std::vector<T> values(bytes() / sizeof(T));
+    read_bytes(std::as_writable_bytes(std::span<T>(values)));
+    return values;
+  }
+
  private:
   friend class Tape;
   friend class Program;
@@ -99,6 +115,9 @@ class Tensor {
     bool kept = false;                         // planned: readable after the run
     std::shared_ptr<Info> parameter_gradient;  // a parameter's place in the gradient slab
   };
+  void write_bytes(std::span<const std::byte> from) const;
+  void read_bytes(std::span<std::byte> to) const;
+
   std::shared_ptr<Info> info_;
 
  public:

@@ -173,7 +173,7 @@ Tensor WideResNet::forward(Tape& tape, const Tensor& images) const {
 
 void WideResNet::initialise(std::uint64_t seed) {
   const auto fill = [](const Tensor& x, float value) {
-    std::fill_n(x.data<float>(), x.size(), value);
+    x.write<float>(std::vector<float>(static_cast<std::size_t>(x.size()), value));
   };
   std::uint32_t number = 0;
   for (const Parameter& parameter : parameters_.all()) {
@@ -185,7 +185,8 @@ void WideResNet::initialise(std::uint64_t seed) {
       continue;
     }
     const double fan_in = static_cast<double>(w.size() / w.dim(0));
-    for (std::int64_t i = 0; i < w.size(); ++i) {
+    std::vector<float> values(static_cast<std::size_t>(w.size()));
+    for (std::size_t i = 0; i < values.size(); ++i) {
       const PhiloxWords random =
           philox(seed, static_cast<std::uint32_t>(i / 2), row, 0, RandomUse::kInitialise);
       const std::uint32_t* word = random.word + 2 * (i % 2);
@@ -194,8 +195,9 @@ void WideResNet::initialise(std::uint64_t seed) {
                                ? std::sqrt(2 / fan_in) * std::sqrt(-2 * std::log(u)) *
                                      std::cos(2 * std::numbers::pi * v)  // Box and Muller
                                : (2 * u - 1) / std::sqrt(fan_in);
-      w.data<float>()[i] = static_cast<float>(value);
+      values[i] = static_cast<float>(value);
     }
+    w.write<float>(values);
   }
   for (const Tensor& buffer : parameters_.buffers()) {
     fill(buffer, buffer.name().ends_with(".running_var") ? 1 : 0);

@@ -13,17 +13,18 @@ Tensor inference(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
   const ImageShape shape = shape_of(x);
   const std::string layer = layer_of(bn.gamma);
   const Tensor y = tape.make(layer, x.shape());
-  tape.step(
-      {.name = layer + " inference",
-       .reads = {x, bn.gamma, bn.beta, bn.running_mean, bn.running_variance},
-       .writes = {y},
-       .in_place = {{y, x}},
-       .workspace = cpu::batch_norm_inference_workspace(shape, bn.epsilon, relu, tape.context()),
-       .run = [=](Context& context) {
-         cpu::batch_norm_inference(x.data<float>(), bn.gamma.data<float>(), bn.beta.data<float>(),
+  tape.step({.name = layer + " inference",
+             .reads = {x, bn.gamma, bn.beta, bn.running_mean, bn.running_variance},
+             .writes = {y},
+             .in_place = {{y, x}},
+             .workspace = WRN_ON(tape.context(), batch_norm_inference_workspace(
+                                                     shape, bn.epsilon, relu, tape.context())),
+             .run = [=](Context& context) {
+               WRN_ON(context, batch_norm_inference(
+                                   x.data<float>(), bn.gamma.data<float>(), bn.beta.data<float>(),
                                    bn.running_mean.data<float>(), bn.running_variance.data<float>(),
-                                   y.data<float>(), shape, bn.epsilon, relu, context);
-       }});
+                                   y.data<float>(), shape, bn.epsilon, relu, context));
+             }});
   return y;
 }
 
@@ -33,30 +34,32 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
   const Tensor y = tape.make(layer, x.shape());
   const Tensor mean = tape.make(layer + " mean", {shape.c});
   const Tensor variance = tape.make(layer + " variance", {shape.c});
-  const auto mask_bytes = relu ? cpu::batch_norm_mask_bytes(shape, tape.context()) : 0;
+  const auto mask_bytes =
+      relu ? WRN_ON(tape.context(), batch_norm_mask_bytes(shape, tape.context())) : 0;
   const Tensor mask =
       tape.make(layer + " mask", {static_cast<std::int64_t>(mask_bytes)}, DType::kU8);
-  tape.step(
-      {.name = layer + " forward",
-       .reads = {x, bn.gamma, bn.beta},
-       .writes = {y, mean, variance, mask},
-       .in_place = {{y, x}},
-       .workspace = cpu::batch_norm_forward_workspace(shape, bn.epsilon, relu, tape.context()),
-       .run = [=](Context& context) {
-         cpu::batch_norm_forward(x.data<float>(), bn.gamma.data<float>(), bn.beta.data<float>(),
-                                 y.data<float>(), mean.data<float>(), variance.data<float>(),
-                                 mask.data<std::uint8_t>(), shape, bn.epsilon, relu, context);
-       }});
+  tape.step({.name = layer + " forward",
+             .reads = {x, bn.gamma, bn.beta},
+             .writes = {y, mean, variance, mask},
+             .in_place = {{y, x}},
+             .workspace = WRN_ON(tape.context(), batch_norm_forward_workspace(
+                                                     shape, bn.epsilon, relu, tape.context())),
+             .run = [=](Context& context) {
+               WRN_ON(context, batch_norm_forward(
+                                   x.data<float>(), bn.gamma.data<float>(), bn.beta.data<float>(),
+                                   y.data<float>(), mean.data<float>(), variance.data<float>(),
+                                   mask.data<std::uint8_t>(), shape, bn.epsilon, relu, context));
+             }});
   const Tensor metrics = tape.state().metrics;
   tape.step_after_backward(
       {.name = layer + " running statistics",
        .reads = {mean, variance, bn.running_mean, bn.running_variance, metrics},
        .writes = {bn.running_mean, bn.running_variance},
        .run = [=](Context& context) {
-         cpu::update_running_statistics(mean.data<float>(), variance.data<float>(),
-                                        bn.running_mean.data<float>(),
-                                        bn.running_variance.data<float>(), shape, bn.momentum,
-                                        metrics.data<Metrics>(), context);
+         WRN_ON(context, update_running_statistics(mean.data<float>(), variance.data<float>(),
+                                                   bn.running_mean.data<float>(),
+                                                   bn.running_variance.data<float>(), shape,
+                                                   bn.momentum, metrics.data<Metrics>(), context));
        }});
 
   tape.on_backward([=, &tape] {
@@ -64,18 +67,20 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
     if (!dy) return;
     const Tensor dx = tape.make_gradient(x);
     const Tensor dgamma = tape.make_gradient(bn.gamma), dbeta = tape.make_gradient(bn.beta);
-    tape.step(
-        {.name = layer + " backward",
-         .reads = {x, dy, bn.gamma, mean, variance, mask},
-         .writes = {dx, dgamma, dbeta},
-         .in_place = {{dx, dy}},
-         .workspace = cpu::batch_norm_backward_workspace(shape, bn.epsilon, relu, tape.context()),
-         .run = [=](Context& context) {
-           cpu::batch_norm_backward(
-               x.data<float>(), dy.data<float>(), bn.gamma.data<float>(), mean.data<float>(),
-               variance.data<float>(), mask.data<std::uint8_t>(), dx.data<float>(),
-               dgamma.data<float>(), dbeta.data<float>(), shape, bn.epsilon, relu, context);
-         }});
+    tape.step({.name = layer + " backward",
+               .reads = {x, dy, bn.gamma, mean, variance, mask},
+               .writes = {dx, dgamma, dbeta},
+               .in_place = {{dx, dy}},
+               .workspace = WRN_ON(tape.context(), batch_norm_backward_workspace(
+                                                       shape, bn.epsilon, relu, tape.context())),
+               .run = [=](Context& context) {
+                 WRN_ON(context,
+                        batch_norm_backward(x.data<float>(), dy.data<float>(),
+                                            bn.gamma.data<float>(), mean.data<float>(),
+                                            variance.data<float>(), mask.data<std::uint8_t>(),
+                                            dx.data<float>(), dgamma.data<float>(),
+                                            dbeta.data<float>(), shape, bn.epsilon, relu, context));
+               }});
     tape.add_gradient(x, dx);
     tape.add_gradient(bn.gamma, dgamma);
     tape.add_gradient(bn.beta, dbeta);

@@ -23,9 +23,10 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
   tape.step({.name = layer + " fprop",
              .reads = {x, w},
              .writes = {y},
-             .workspace = cpu::conv_fprop_workspace(shape, tape.context()),
+             .workspace = WRN_ON(tape.context(), conv_fprop_workspace(shape, tape.context())),
              .run = [=](Context& context) {
-               cpu::conv_fprop(x.data<float>(), w.data<float>(), y.data<float>(), shape, context);
+               WRN_ON(context, conv_fprop(x.data<float>(), w.data<float>(), y.data<float>(), shape,
+                                          context));
              }});
 
   tape.on_backward([=, &tape] {
@@ -36,10 +37,10 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
       tape.step({.name = layer + " wgrad",
                  .reads = {x, dy},
                  .writes = {dw},
-                 .workspace = cpu::conv_wgrad_workspace(shape, tape.context()),
+                 .workspace = WRN_ON(tape.context(), conv_wgrad_workspace(shape, tape.context())),
                  .run = [=](Context& context) {
-                   cpu::conv_wgrad(x.data<float>(), dy.data<float>(), dw.data<float>(), shape,
-                                   context);
+                   WRN_ON(context, conv_wgrad(x.data<float>(), dy.data<float>(), dw.data<float>(),
+                                              shape, context));
                  }});
       tape.add_gradient(w, dw);
     }
@@ -48,10 +49,10 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
       tape.step({.name = layer + " dgrad",
                  .reads = {dy, w},
                  .writes = {dx},
-                 .workspace = cpu::conv_dgrad_workspace(shape, tape.context()),
+                 .workspace = WRN_ON(tape.context(), conv_dgrad_workspace(shape, tape.context())),
                  .run = [=](Context& context) {
-                   cpu::conv_dgrad(dy.data<float>(), w.data<float>(), dx.data<float>(), shape,
-                                   context);
+                   WRN_ON(context, conv_dgrad(dy.data<float>(), w.data<float>(), dx.data<float>(),
+                                              shape, context));
                  }});
       tape.add_gradient(x, dx);
     }

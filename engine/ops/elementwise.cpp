@@ -12,7 +12,7 @@ Tensor relu(Tape& tape, const Tensor& x) {
              .writes = {y},
              .in_place = {{y, x}},
              .run = [=](Context& context) {
-               cpu::relu_forward(x.data<float>(), y.data<float>(), x.size(), context);
+               WRN_ON(context, relu_forward(x.data<float>(), y.data<float>(), x.size(), context));
              }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
@@ -23,8 +23,8 @@ Tensor relu(Tape& tape, const Tensor& x) {
                .writes = {dx},
                .in_place = {{dx, dy}},
                .run = [=](Context& context) {
-                 cpu::relu_backward(y.data<float>(), dy.data<float>(), dx.data<float>(), y.size(),
-                                    context);
+                 WRN_ON(context, relu_backward(y.data<float>(), dy.data<float>(), dx.data<float>(),
+                                               y.size(), context));
                }});
     tape.add_gradient(x, dx);
   });
@@ -41,7 +41,8 @@ Tensor add(Tape& tape, const Tensor& a, const Tensor& b) {
              .writes = {y},
              .in_place = {{y, a}, {y, b}},
              .run = [=](Context& context) {
-               cpu::add(a.data<float>(), b.data<float>(), y.data<float>(), y.size(), context);
+               WRN_ON(context,
+                      add(a.data<float>(), b.data<float>(), y.data<float>(), y.size(), context));
              }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
@@ -68,8 +69,8 @@ Tensor dropout(Tape& tape, const Tensor& x, float p, int layer) {
                .writes = {to},
                .in_place = {{to, from}},
                .run = [=](Context& context) {
-                 cpu::dropout(from.data<float>(), to.data<float>(), rows, row_size, p, layer,
-                              state.data<StepState>(), context);
+                 WRN_ON(context, dropout(from.data<float>(), to.data<float>(), rows, row_size, p,
+                                         layer, state.data<StepState>(), context));
                }});
   };
   const Tensor y = tape.make(name, x.shape());

@@ -16,10 +16,10 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& w, const Tensor& b) {
   tape.step({.name = layer + " forward",
              .reads = {x, w, b},
              .writes = {y},
-             .workspace = cpu::linear_forward_workspace(shape, tape.context()),
+             .workspace = WRN_ON(tape.context(), linear_forward_workspace(shape, tape.context())),
              .run = [=](Context& context) {
-               cpu::linear_forward(x.data<float>(), w.data<float>(), b.data<float>(),
-                                   y.data<float>(), shape, context);
+               WRN_ON(context, linear_forward(x.data<float>(), w.data<float>(), b.data<float>(),
+                                              y.data<float>(), shape, context));
              }});
 
   tape.on_backward([=, &tape] {
@@ -29,23 +29,26 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& w, const Tensor& b) {
     tape.step({.name = layer + " backward weights",
                .reads = {x, dy},
                .writes = {dw, db},
-               .workspace = cpu::linear_backward_weights_workspace(shape, tape.context()),
+               .workspace =
+                   WRN_ON(tape.context(), linear_backward_weights_workspace(shape, tape.context())),
                .run = [=](Context& context) {
-                 cpu::linear_backward_weights(x.data<float>(), dy.data<float>(), dw.data<float>(),
-                                              db.data<float>(), shape, context);
+                 WRN_ON(context,
+                        linear_backward_weights(x.data<float>(), dy.data<float>(), dw.data<float>(),
+                                                db.data<float>(), shape, context));
                }});
     tape.add_gradient(w, dw);
     tape.add_gradient(b, db);
     if (!tape.needs_gradient(x)) return;
     const Tensor dx = tape.make_gradient(x);
-    tape.step({.name = layer + " backward data",
-               .reads = {dy, w},
-               .writes = {dx},
-               .workspace = cpu::linear_backward_data_workspace(shape, tape.context()),
-               .run = [=](Context& context) {
-                 cpu::linear_backward_data(dy.data<float>(), w.data<float>(), dx.data<float>(),
-                                           shape, context);
-               }});
+    tape.step(
+        {.name = layer + " backward data",
+         .reads = {dy, w},
+         .writes = {dx},
+         .workspace = WRN_ON(tape.context(), linear_backward_data_workspace(shape, tape.context())),
+         .run = [=](Context& context) {
+           WRN_ON(context, linear_backward_data(dy.data<float>(), w.data<float>(), dx.data<float>(),
+                                                shape, context));
+         }});
     tape.add_gradient(x, dx);
   });
   return y;

@@ -16,9 +16,10 @@ Tensor softmax_cross_entropy(Tape& tape, const Tensor& logits, const Tensor& lab
                .reads = {logits, labels, metrics},
                .writes = {loss, metrics},
                .run = [=](Context& context) {
-                 cpu::softmax_cross_entropy(logits.data<float>(), labels.data<std::int32_t>(),
-                                            loss.data<float>(), nullptr, metrics.data<Metrics>(),
-                                            rows, classes, context);
+                 WRN_ON(context,
+                        softmax_cross_entropy(logits.data<float>(), labels.data<std::int32_t>(),
+                                              loss.data<float>(), nullptr, metrics.data<Metrics>(),
+                                              rows, classes, context));
                }});
     return loss;
   }
@@ -29,9 +30,10 @@ Tensor softmax_cross_entropy(Tape& tape, const Tensor& logits, const Tensor& lab
              .writes = {loss, dlogits, metrics},
              .in_place = {{dlogits, logits}},
              .run = [=](Context& context) {
-               cpu::softmax_cross_entropy(logits.data<float>(), labels.data<std::int32_t>(),
-                                          loss.data<float>(), dlogits.data<float>(),
-                                          metrics.data<Metrics>(), rows, classes, context);
+               WRN_ON(context,
+                      softmax_cross_entropy(logits.data<float>(), labels.data<std::int32_t>(),
+                                            loss.data<float>(), dlogits.data<float>(),
+                                            metrics.data<Metrics>(), rows, classes, context));
              }});
   tape.on_backward([=, &tape] { tape.add_gradient(logits, dlogits); });
   return loss;

@@ -20,13 +20,14 @@ Tensor average_pool(Tape& tape, const Tensor& x, int side) {
   const PoolShape shape = shape_of("average_pool", x, side);
   const std::string name = x.name() + " average pool";
   const Tensor y = tape.make(name, pooled(shape));
-  tape.step({.name = name + " forward",
-             .reads = {x},
-             .writes = {y},
-             .workspace = cpu::average_pool_forward_workspace(shape, tape.context()),
-             .run = [=](Context& context) {
-               cpu::average_pool_forward(x.data<float>(), y.data<float>(), shape, context);
-             }});
+  tape.step(
+      {.name = name + " forward",
+       .reads = {x},
+       .writes = {y},
+       .workspace = WRN_ON(tape.context(), average_pool_forward_workspace(shape, tape.context())),
+       .run = [=](Context& context) {
+         WRN_ON(context, average_pool_forward(x.data<float>(), y.data<float>(), shape, context));
+       }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
     if (!dy || !tape.needs_gradient(x)) return;
@@ -34,9 +35,11 @@ Tensor average_pool(Tape& tape, const Tensor& x, int side) {
     tape.step({.name = name + " backward",
                .reads = {dy},
                .writes = {dx},
-               .workspace = cpu::average_pool_backward_workspace(shape, tape.context()),
+               .workspace =
+                   WRN_ON(tape.context(), average_pool_backward_workspace(shape, tape.context())),
                .run = [=](Context& context) {
-                 cpu::average_pool_backward(dy.data<float>(), dx.data<float>(), shape, context);
+                 WRN_ON(context,
+                        average_pool_backward(dy.data<float>(), dx.data<float>(), shape, context));
                }});
     tape.add_gradient(x, dx);
   });
@@ -47,28 +50,30 @@ Tensor max_pool(Tape& tape, const Tensor& x, int side) {
   const PoolShape shape = shape_of("max_pool", x, side);
   const std::string name = x.name() + " max pool";
   const Tensor y = tape.make(name, pooled(shape));
-  const auto bytes = static_cast<std::int64_t>(cpu::max_pool_argmax_bytes(shape, tape.context()));
+  const auto bytes = static_cast<std::int64_t>(
+      WRN_ON(tape.context(), max_pool_argmax_bytes(shape, tape.context())));
   const Tensor argmax = tape.make(name + " argmax", {bytes}, DType::kU8);
   tape.step({.name = name + " forward",
              .reads = {x},
              .writes = {y, argmax},
-             .workspace = cpu::max_pool_forward_workspace(shape, tape.context()),
+             .workspace = WRN_ON(tape.context(), max_pool_forward_workspace(shape, tape.context())),
              .run = [=](Context& context) {
-               cpu::max_pool_forward(x.data<float>(), y.data<float>(), argmax.data<std::uint8_t>(),
-                                     shape, context);
+               WRN_ON(context, max_pool_forward(x.data<float>(), y.data<float>(),
+                                                argmax.data<std::uint8_t>(), shape, context));
              }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
     if (!dy || !tape.needs_gradient(x)) return;
     const Tensor dx = tape.make_gradient(x);
-    tape.step({.name = name + " backward",
-               .reads = {dy, argmax},
-               .writes = {dx},
-               .workspace = cpu::max_pool_backward_workspace(shape, tape.context()),
-               .run = [=](Context& context) {
-                 cpu::max_pool_backward(dy.data<float>(), argmax.data<std::uint8_t>(),
-                                        dx.data<float>(), shape, context);
-               }});
+    tape.step(
+        {.name = name + " backward",
+         .reads = {dy, argmax},
+         .writes = {dx},
+         .workspace = WRN_ON(tape.context(), max_pool_backward_workspace(shape, tape.context())),
+         .run = [=](Context& context) {
+           WRN_ON(context, max_pool_backward(dy.data<float>(), argmax.data<std::uint8_t>(),
+                                             dx.data<float>(), shape, context));
+         }});
     tape.add_gradient(x, dx);
   });
   return y;

@@ -13,9 +13,9 @@ void sgd(Tape& tape, const Tensor& weights, const Tensor& gradients, const Tenso
              .reads = {weights, gradients, momentum, state, metrics},
              .writes = {weights, momentum},
              .run = [=](Context& context) {
-               cpu::sgd_step(weights.data<float>(), gradients.data<float>(), momentum.data<float>(),
-                             weights.size(), nesterov, state.data<StepState>(),
-                             metrics.data<Metrics>(), context);
+               WRN_ON(context, sgd_step(weights.data<float>(), gradients.data<float>(),
+                                        momentum.data<float>(), weights.size(), nesterov,
+                                        state.data<StepState>(), metrics.data<Metrics>(), context));
              }});
 }
 
