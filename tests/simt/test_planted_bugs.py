@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Every planted bug is found, and the message names the kernel or the call.
+
+usage: test_planted_bugs.py ADDRESS THREAD [unittest's arguments]
+
+ADDRESS and THREAD are planted_bugs, built with AddressSanitizer and UBSan, and with ThreadSanitizer.
+"""
+import os
+import subprocess
+import sys
+import unittest
+
+PROGRAMS = {}
+
+
+def run(build, case, **environment):
+    return subprocess.run([PROGRAMS[build], case], env={**os.environ, **environment}, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+
+
+class TestPlantedBugs(unittest.TestCase):
+    def check(self, build, case, *expected):
+        """Fails with all of `expected` in the output, in more than one order."""
+        for seed in 0, 1:
+            with self.subTest(build=build, case=case, seed=seed):
+                done = run(build, case, WRN_SIMT_SEED=str(seed))
+                self.assertNotEqual(done.returncode, 0, done.stdout)
+                for text in expected:
+                    self.assertIn(text, done.stdout)
+
+    def test_correct_kernels_pass(self):
+        for build in PROGRAMS:
+            for case in "reduction", "transpose", "last_block", "graph":
+                for seed in 0, 4, 8:  # each poison, each progress
+                    with self.subTest(build=build, case=case, seed=seed):
+                        done = run(build, "clean_" + case, WRN_SIMT_SEED=str(seed))
+                        self.assertEqual((done.returncode, done.stdout), (0, ""))
+
+    def test_races(self):
+        for case, kernel in (("missing_barrier", "forgets_barrier"),
+                             ("missing_warp_barrier", "shuffles_for_a_barrier"),
+                             ("missing_fence", "forgets_fence"),
+                             ("race_between_blocks", "writes_of_all_blocks")):
+            self.check("thread", case, "WARNING: ThreadSanitizer: data race", kernel)
+
+    def test_out_of_bounds(self):
+        for case, access in (("shared_read", "READ"), ("shared_write", "WRITE"),
+                             ("global_read", "READ"), ("global_write", "WRITE")):
+            memory = case.split("_")[0]
+            self.check("address", case, "heap-buffer-overflow", access + " of size 4",
+                       f"{access.lower()}s_past_{memory}")
+
+    def test_misaligned_vector(self):
+        self.check("address", "misaligned", "misaligned address", "float4", "planted_bugs.cu")
+
+    def test_memory_that_is_gone(self):
+        self.check("address", "use_after_free", "heap-use-after-free", "add_one")
+
+    def test_host_uses_device_memory(self):
+        self.check("address", "host_access", "use-after-poison", "host_access")
+
+    def test_named_by_the_emulation(self):
+        kernel = "simt: kernel {}, block ({},0,0)".format
+        for build in PROGRAMS:
+            self.check(build, "barrier_after_exit", "simt: kernel exits_before_barrier, block (",
+                       "each of threads 0-39 waits at __syncthreads() at ", "planted_bugs.cu:",
+                       "each of threads 40-63 has exited")
+            self.check(build, "divergent_barrier", kernel("barriers_in_branches", 0),
+                       "each of threads 0-31 waits at __syncthreads() at ",
+                       "each of threads 32-63 waits at __syncthreads() at ")
+            self.check(build, "divergent_shuffle", kernel("shuffles_in_branch", 0),
+                       "waits at __shfl_down_sync() of the lanes 0xffffffff at ",
+                       "each of threads 16-31 has exited")
+            self.check(build, "shuffle_outside_mask", kernel("shuffles_from_outside", 0),
+                       "__shfl_sync() of the lanes 0x0000ffff", "reads lane 20")
+            self.check(build, "shared_too_small", kernel("needs_more_shared", 0),
+                       "shared_storage() of 256 bytes, launched with 252")
+            self.check(build, "uninitialised_shared", "depend on uninitialised memory",
+                       "reads_unwritten_shared")
+            self.check(build, "double_free", "simt: cudaFree(0x", "already freed")
+            self.check(build, "leak", "simt: leak: 1 device allocations, 1024 bytes")
+            # Work runs late with these seeds, so it shows that nobody waited.
+            self.check(build, "missing_synchronisation", "add_one has not run: 0")
+            self.check(build, "pinned_reuse", "cudaMemcpyAsync copied 0")
+            self.check(build, "allocates_in_capture", "cudaErrorStreamCaptureUnsupported")
+        # A race, so ThreadSanitizer says so, too.
+        self.check("address", "order_dependence", "depend on the order of threads or blocks",
+                   "writes_of_all_blocks")
+
+
+class TestEnvironment(unittest.TestCase):
+    def test_devices_that_cannot_be_used(self):
+        for name, value, error in (("WRN_SIMT_DEVICES", "0", "cudaErrorNoDevice"),
+                                   ("WRN_SIMT_DRIVER", "old", "cudaErrorInsufficientDriver"),
+                                   ("WRN_SIMT_ARCH", "unsupported",
+                                    "cudaErrorNoKernelImageForDevice"),
+                                   ("WRN_SIMT_MEMORY", "100", "cudaErrorMemoryAllocation")):
+            with self.subTest(name):
+                done = run("address", "clean_reduction", **{name: value})
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(error, done.stdout)
+
+
+if __name__ == "__main__":
+    PROGRAMS.update(address=sys.argv[1], thread=sys.argv[2])
+    unittest.main(argv=sys.argv[:1] + sys.argv[3:])
