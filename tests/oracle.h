@@ -14,8 +14,10 @@ namespace wrn::oracle {
 
 using Values = std::vector<double>;
 
-inline Values conv(const Values& x, const Values& w, const ConvShape& s) {
-  Values y(static_cast<std::size_t>(s.y_size()));
+/// Visits the products of a convolution, for each element of y and each tap inside of x, as runs of
+/// c channels: f(first element in x, first element in w, element of y).
+template <typename F>
+void conv_products(const ConvShape& s, F f) {
   std::size_t i = 0;
   for (int n = 0; n < s.n; ++n)
     for (int p = 0; p < s.p(); ++p)
@@ -25,11 +27,35 @@ inline Values conv(const Values& x, const Values& w, const ConvShape& s) {
             for (int t = 0; t < s.r; ++t) {
               const int h = p * s.stride + r - s.pad(), v = q * s.stride + t - s.pad();
               if (h < 0 || h >= s.h || v < 0 || v >= s.w) continue;
-              const double* pixel = &x[((static_cast<std::size_t>(n) * s.h + h) * s.w + v) * s.c];
-              const double* tap = &w[((static_cast<std::size_t>(k) * s.r + r) * s.r + t) * s.c];
-              for (int c = 0; c < s.c; ++c) y[i] += pixel[c] * tap[c];
+              f(((static_cast<std::size_t>(n) * s.h + h) * s.w + v) * s.c,
+                ((static_cast<std::size_t>(k) * s.r + r) * s.r + t) * s.c, i);
             }
+}
+
+inline Values conv(const Values& x, const Values& w, const ConvShape& s) {
+  Values y(static_cast<std::size_t>(s.y_size()));
+  conv_products(s, [&](std::size_t pixel, std::size_t tap, std::size_t i) {
+    double sum = 0;
+    for (int c = 0; c < s.c; ++c) sum += x[pixel + c] * w[tap + c];
+    y[i] += sum;
+  });
   return y;
+}
+
+inline Values conv_dgrad(const Values& dy, const Values& w, const ConvShape& s) {
+  Values dx(static_cast<std::size_t>(s.x_size()));
+  conv_products(s, [&](std::size_t pixel, std::size_t tap, std::size_t i) {
+    for (int c = 0; c < s.c; ++c) dx[pixel + c] += dy[i] * w[tap + c];
+  });
+  return dx;
+}
+
+inline Values conv_wgrad(const Values& x, const Values& dy, const ConvShape& s) {
+  Values dw(static_cast<std::size_t>(s.w_size()));
+  conv_products(s, [&](std::size_t pixel, std::size_t tap, std::size_t i) {
+    for (int c = 0; c < s.c; ++c) dw[tap + c] += dy[i] * x[pixel + c];
+  });
+  return dw;
 }
 
 struct Statistics {
@@ -58,6 +84,31 @@ inline Values normalise(const Values& x, const Statistics& s, const Values& gamm
 
 inline Values batch_norm(const Values& x, const Values& gamma, const Values& beta) {
   return normalise(x, statistics(x, gamma.size()), gamma, beta);
+}
+
+struct NormGradient {
+  Values dx, dgamma, dbeta;
+};
+
+/// dy is the gradient of batch_norm's result, and s the statistics of x.
+inline NormGradient batch_norm_gradient(const Values& x, const Values& dy, const Statistics& s,
+                                        const Values& gamma, double epsilon = 1e-5F) {
+  const std::size_t channels = gamma.size();
+  const double rows = static_cast<double>(x.size() / channels);
+  NormGradient g{Values(x.size()), Values(channels), Values(channels)};
+  const auto normalised = [&](std::size_t i) {
+    return (x[i] - s.mean[i % channels]) / std::sqrt(s.variance[i % channels] + epsilon);
+  };
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    g.dbeta[i % channels] += dy[i];
+    g.dgamma[i % channels] += dy[i] * normalised(i);
+  }
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const std::size_t c = i % channels;
+    g.dx[i] = gamma[c] / std::sqrt(s.variance[c] + epsilon) *
+              (dy[i] - g.dbeta[c] / rows - normalised(i) * g.dgamma[c] / rows);
+  }
+  return g;
 }
 
 inline Values relu(Values x) {
@@ -132,12 +183,35 @@ inline double cross_entropy(const Values& logits, const std::vector<std::int32_t
   int images = 0;
   for (std::size_t row = 0; row < labels.size(); ++row) {
     if (labels[row] < 0) continue;
+    const double* z = &logits[row * classes];
+    const double largest = *std::max_element(z, z + classes);
     double sum = 0;
-    for (std::size_t k = 0; k < classes; ++k) sum += std::exp(logits[row * classes + k]);
-    total += std::log(sum) - logits[row * classes + static_cast<std::size_t>(labels[row])];
+    for (std::size_t k = 0; k < classes; ++k) sum += std::exp(z[k] - largest);
+    total += std::log(sum) + largest - z[labels[row]];
     ++images;
   }
   return total / images;
+}
+
+/// Of the mean loss, for all rows: zero where the label is negative.
+inline Values cross_entropy_gradient(const Values& logits,
+                                     const std::vector<std::int32_t>& labels) {
+  const std::size_t classes = logits.size() / labels.size();
+  double images = 0;
+  for (const std::int32_t label : labels) images += label >= 0 ? 1 : 0;
+  Values gradient(logits.size());
+  for (std::size_t row = 0; row < labels.size(); ++row) {
+    if (labels[row] < 0) continue;
+    const double* z = &logits[row * classes];
+    const double largest = *std::max_element(z, z + classes);
+    double sum = 0;
+    for (std::size_t k = 0; k < classes; ++k) sum += std::exp(z[k] - largest);
+    for (std::size_t k = 0; k < classes; ++k) {
+      const double hot = static_cast<std::size_t>(labels[row]) == k ? 1 : 0;
+      gradient[row * classes + k] = (std::exp(z[k] - largest) / sum - hot) / images;
+    }
+  }
+  return gradient;
 }
 
 }  // namespace wrn::oracle

@@ -23,6 +23,7 @@
 #include "data/order.h"
 #include "data/synthetic.h"
 #include "kernels/error.h"
+#include "kernels/kernels.h"
 #include "kernels/philox.h"
 #include "tests/catch.h"
 
@@ -370,8 +371,23 @@ TEST_CASE("argsort keeps equal keys in order") {
   REQUIRE(argsort({}).empty());
 }
 
+namespace {
+
+/// The order of the images 0..n-1.
+std::vector<std::int32_t> epoch_order(int n, std::uint64_t seed, std::uint32_t epoch) {
+  std::vector<std::int32_t> items(static_cast<std::size_t>(n)), order(items.size());
+  std::iota(items.begin(), items.end(), 0);
+  Context context;
+  std::vector<std::byte> workspace(cpu::shuffle_workspace(n, context));
+  context.workspace = workspace.data();
+  cpu::shuffle(items.data(), order.data(), n, seed, epoch, context);
+  return order;
+}
+
+}  // namespace
+
 TEST_CASE("An epoch's order sorts Philox keys, and is another every epoch") {
-  const std::int64_t n = 1000;
+  const int n = 1000;
   const std::uint64_t seed = 0x123456789abcdef0;
   const std::vector<std::int32_t> order = epoch_order(n, seed, 7);
   std::vector<std::pair<std::uint64_t, std::int32_t>> expected;
@@ -386,7 +402,6 @@ TEST_CASE("An epoch's order sorts Philox keys, and is another every epoch") {
   REQUIRE(order != epoch_order(n, seed, 8));
   REQUIRE(order != epoch_order(n, seed + 1, 7));
   REQUIRE(epoch_order(0, seed, 0).empty());
-  require_error([] { epoch_order(std::int64_t{1} << 31, 0, 0); }, {"2147483648 images"});
   // Fixed for good: an old run must resume in a new version.
   REQUIRE(epoch_order(10, 1, 0) == std::vector<std::int32_t>{6, 5, 1, 0, 2, 4, 7, 8, 3, 9});
 }

@@ -1,12 +1,12 @@
 // Every op against the double-precision oracle: the output element by element, the gradients by
 // projection. For a random r and a random direction v, the derivative of r . f(x + t v) at t = 0 is
 // taken from the oracle by central differences and compared with v . gradient.
-#include <cstring>
 #include <functional>
 #include <numeric>
 #include <random>
 
 #include "catch.h"
+#include "devices.h"
 #include "engine/ops.h"
 #include "engine/program.h"
 #include "oracle.h"
@@ -15,6 +15,10 @@ using namespace wrn;
 using oracle::Values;
 
 namespace {
+
+/// The device of the test case that runs: every case begins with `device = each_device()`.
+Device device = Device::kCpu;
+#define each_device() GENERATE(from_range(test::devices()))
 
 struct Case {
   std::string name;
@@ -36,17 +40,33 @@ double dot(const Values& a, const Values& b) {
   return sum;
 }
 
+Tensor persistent(const std::string& name, const Shape& shape, DType dtype = DType::kF32) {
+  return Tensor::persistent(name, shape, dtype, device);
+}
+
 void set(const Tensor& tensor, const Values& values) {
-  std::copy(values.begin(), values.end(), tensor.data<float>());
+  tensor.write<float>(std::vector<float>(values.begin(), values.end()));
+}
+
+void set(const RunState& state, const StepState& value) {
+  state.step.write<StepState>(std::span(&value, 1));
 }
 
 Tensor parameter(const std::string& name, const Shape& shape) {
-  const Tensor value = Tensor::persistent(name, shape);
-  value.set_parameter_gradient(Tensor::persistent("d " + name, shape));
+  const Tensor value = persistent(name, shape);
+  value.set_parameter_gradient(persistent("d " + name, shape));
   return value;
 }
 
-void poison(const Buffer& arena) { std::memset(arena.data(), 0xFF, arena.bytes()); }  // NaNs
+/// Runs the program once, in memory full of NaNs, which the tensor returned holds.
+Tensor run_poisoned(Program& program, Context& context) {
+  const auto bytes = static_cast<std::int64_t>(program.arena_bytes());
+  const Tensor arena = persistent("arena", {bytes}, DType::kU8);
+  arena.write<std::uint8_t>(std::vector<std::uint8_t>(program.arena_bytes(), 0xFF));
+  program.bind(arena.data<std::byte>());
+  program.run(context);
+  return arena;
+}
 
 /// The first element that is wrong or not finite, or -1.
 std::ptrdiff_t first_bad(const std::vector<float>& got, const Values& expected, double tolerance) {
@@ -61,8 +81,8 @@ std::ptrdiff_t first_bad(const std::vector<float>& got, const Values& expected, 
   return -1;
 }
 
-void check(const Case& c, const RunState& state = {}) {
-  INFO(c.name);
+void check(const Case& c, const RunState& state = RunState(device)) {
+  INFO(c.name << " on " << test::name_of(device));
   std::mt19937 generator(std::hash<std::string>{}(c.name));
   std::vector<Tensor> inputs;
   std::vector<Values> values;
@@ -71,10 +91,10 @@ void check(const Case& c, const RunState& state = {}) {
     values.push_back(random_values(static_cast<std::size_t>(inputs[i].size()), generator));
     set(inputs[i], values[i]);
   }
-  Context context;
+  Context context(device);
   Tape tape(Mode::kTraining, state, context);
   const Tensor y = c.record(tape, inputs);
-  const Tensor seed = Tensor::persistent("seed", y.shape());
+  const Tensor seed = persistent("seed", y.shape());
   const Values r = random_values(static_cast<std::size_t>(y.size()), generator);
   set(seed, r);
   tape.keep(y);
@@ -86,10 +106,7 @@ void check(const Case& c, const RunState& state = {}) {
     tape.keep(gradients.back());
   }
   Program program = tape.finish();
-  const Buffer arena(program.arena_bytes(), "arena");
-  program.bind(arena.data());
-  poison(arena);
-  program.run(context);
+  const Tensor arena = run_poisoned(program, context);
 
   const std::vector<float> got = program.read(y);
   const Values expected = c.compute(values);
@@ -128,8 +145,8 @@ Case conv_case(const ConvShape& s) {
 }
 
 Tensor ones(std::int64_t size) {
-  const Tensor tensor = Tensor::persistent("running", {size});
-  std::fill_n(tensor.data<float>(), size, 1.0F);
+  const Tensor tensor = persistent("running", {size});
+  set(tensor, Values(static_cast<std::size_t>(size), 1.0));
   return tensor;
 }
 
@@ -140,6 +157,7 @@ BatchNorm norm(const Tensor& gamma, const Tensor& beta) {
 }  // namespace
 
 TEST_CASE("convolutions of every direction, size and stride") {
+  device = each_device();
   for (const int r : {1, 3})
     for (const int stride : {1, 2})
       for (const auto& [n, hw, c, k] : std::vector<std::array<int, 4>>{
@@ -149,6 +167,7 @@ TEST_CASE("convolutions of every direction, size and stride") {
 }
 
 TEST_CASE("batch norm, alone and with a ReLU") {
+  device = each_device();
   for (const Shape& shape : {Shape{2, 4, 4, 16}, Shape{3, 5, 3, 7}, Shape{5, 1, 1, 64}}) {
     const std::vector<Shape> inputs = {shape, {shape[3]}, {shape[3]}};
     check({"batch_norm " + to_string(shape), inputs,
@@ -163,11 +182,12 @@ TEST_CASE("batch norm, alone and with a ReLU") {
 }
 
 TEST_CASE("batch norm survives a mean far larger than its deviation") {
+  device = each_device();
   // E[x^2] - E[x]^2 would lose every digit of the variance here.
   const Shape shape{4, 4, 4, 8};
-  Context context;
-  const RunState state;
-  const Tensor x = Tensor::persistent("x", shape), gamma = ones(8), beta = ones(8);
+  Context context(device);
+  const RunState state(device);
+  const Tensor x = persistent("x", shape), gamma = ones(8), beta = ones(8);
   std::mt19937 generator(5);
   Values values = random_values(static_cast<std::size_t>(x.size()), generator);
   for (double& value : values) value = static_cast<float>(1000 + value);
@@ -176,14 +196,13 @@ TEST_CASE("batch norm survives a mean far larger than its deviation") {
   const Tensor y = batch_norm(tape, x, norm(gamma, beta));
   tape.keep(y);
   Program program = tape.finish();
-  const Buffer arena(program.arena_bytes(), "arena");
-  program.bind(arena.data());
-  program.run(context);
+  const Tensor arena = run_poisoned(program, context);
   const Values expected = oracle::batch_norm(values, Values(8, 1.0), Values(8, 1.0));
   REQUIRE(first_bad(program.read(y), expected, 1e-3) == -1);
 }
 
 TEST_CASE("ReLU and residual sum") {
+  device = each_device();
   check({"relu",
          {{2, 3, 3, 5}},
          [](Tape& tape, const auto& in) { return relu(tape, in[0]); },
@@ -204,18 +223,20 @@ TEST_CASE("ReLU and residual sum") {
 }
 
 TEST_CASE("dropout") {
-  const RunState state;
-  *state.step.data<StepState>() = {.seed = 7,
-                                   .epoch = 1,
-                                   .step = 11,
-                                   .learning_rate = 0,
-                                   .momentum = 0,
-                                   .gradient_scale = 1,
-                                   .weight_decay = 0};
+  device = each_device();
+  const RunState state(device);
+  const StepState step{.seed = 7,
+                       .epoch = 1,
+                       .step = 11,
+                       .first = 0,
+                       .learning_rate = 0,
+                       .momentum = 0,
+                       .gradient_scale = 1,
+                       .weight_decay = 0};
+  set(state, step);
   for (const int layer : {0, 3}) {
-    const auto compute = [&state, layer](const auto& v) {
-      return oracle::dropout(v[0], 3, 0.3F, static_cast<std::uint32_t>(layer),
-                             *state.step.template data<StepState>());
+    const auto compute = [&step, layer](const auto& v) {
+      return oracle::dropout(v[0], 3, 0.3F, static_cast<std::uint32_t>(layer), step);
     };
     check({"dropout",
            {{3, 5, 5, 7}},
@@ -229,6 +250,7 @@ TEST_CASE("dropout's masks differ between layers and steps and keep the expectat
   StepState state{.seed = 1,
                   .epoch = 0,
                   .step = 0,
+                  .first = 0,
                   .learning_rate = 0,
                   .momentum = 0,
                   .gradient_scale = 1,
@@ -255,6 +277,7 @@ TEST_CASE("dropout's masks differ between layers and steps and keep the expectat
 }
 
 TEST_CASE("pooling") {
+  device = each_device();
   for (const PoolShape& s : {PoolShape{2, 8, 8, 16, 8}, PoolShape{3, 6, 4, 5, 2}}) {
     const Shape x{s.n, s.h, s.w, s.c};
     check({"average_pool " + to_string(x),
@@ -269,6 +292,7 @@ TEST_CASE("pooling") {
 }
 
 TEST_CASE("linear") {
+  device = each_device();
   for (const auto& [rows, in, out] :
        std::vector<std::array<std::int64_t, 3>>{{4, 64, 10}, {3, 17, 100}, {1, 5, 2}}) {
     check({fmt::format("linear {}x{}x{}", rows, in, out),
@@ -279,14 +303,17 @@ TEST_CASE("linear") {
 }
 
 TEST_CASE("a whole pre-activation block with projection and dropout") {
-  const RunState state;
-  *state.step.data<StepState>() = {.seed = 3,
-                                   .epoch = 0,
-                                   .step = 2,
-                                   .learning_rate = 0,
-                                   .momentum = 0,
-                                   .gradient_scale = 1,
-                                   .weight_decay = 0};
+  device = each_device();
+  const RunState state(device);
+  const StepState step{.seed = 3,
+                       .epoch = 0,
+                       .step = 2,
+                       .first = 0,
+                       .learning_rate = 0,
+                       .momentum = 0,
+                       .gradient_scale = 1,
+                       .weight_decay = 0};
+  set(state, step);
   const ConvShape first{2, 8, 8, 4, 6, 3, 2}, shortcut{2, 8, 8, 4, 6, 1, 2},
       second{2, 4, 4, 6, 6, 3, 1};
   check({"block",
@@ -303,19 +330,20 @@ TEST_CASE("a whole pre-activation block with projection and dropout") {
            const Values a = oracle::relu(oracle::batch_norm(v[0], v[1], v[2]));
            Values h = oracle::conv(a, v[3], first);
            h = oracle::relu(oracle::batch_norm(h, v[4], v[5]));
-           h = oracle::dropout(h, 2, 0.3F, 0, *state.step.template data<StepState>());
+           h = oracle::dropout(h, 2, 0.3F, 0, step);
            return oracle::add(oracle::conv(h, v[6], second), oracle::conv(a, v[7], shortcut));
          }},
         state);
 }
 
-TEST_CASE("softmax cross-entropy, its gradient and its counts; padding counts for nothing") {
+TEST_CASE("softmax cross-entropy, its gradient and its counts, padding left out") {
+  device = each_device();
   const std::vector<std::int32_t> labels = {2, 0, -1, 4, 1};
-  Context context;
-  const RunState state;
+  Context context(device);
+  const RunState state(device);
   const Tensor logits = parameter("logits", {5, 6});
-  const Tensor label_tensor = Tensor::persistent("labels", {5}, DType::kI32);
-  std::copy(labels.begin(), labels.end(), label_tensor.data<std::int32_t>());
+  const Tensor label_tensor = persistent("labels", {5}, DType::kI32);
+  label_tensor.write<std::int32_t>(labels);
   std::mt19937 generator(3);
   const Values values = random_values(30, generator);
   set(logits, values);
@@ -329,10 +357,7 @@ TEST_CASE("softmax cross-entropy, its gradient and its counts; padding counts fo
   const Tensor gradient = tape.gradient(scaled);
   tape.keep(gradient);
   Program program = tape.finish();
-  const Buffer arena(program.arena_bytes(), "arena");
-  program.bind(arena.data());
-  poison(arena);
-  program.run(context);
+  const Tensor arena = run_poisoned(program, context);
 
   Values doubled = values;
   for (double& value : doubled) value *= 2;
@@ -351,7 +376,7 @@ TEST_CASE("softmax cross-entropy, its gradient and its counts; padding counts fo
       REQUIRE(got[row * 6 + k] == Approx(derivative).margin(1e-6));
     }
   }
-  const Metrics& metrics = *state.metrics.data<Metrics>();
+  const Metrics metrics = state.metrics.read<Metrics>().front();
   REQUIRE(metrics.images == 4);
   REQUIRE(metrics.wrong == wrong);
   REQUIRE(metrics.not_finite == 0);
@@ -367,6 +392,7 @@ TEST_CASE("SGD with Nesterov momentum, dampening and weight decay, as Torch writ
   const StepState state{.seed = 0,
                         .epoch = 0,
                         .step = 0,
+                        .first = 0,
                         .learning_rate = 0.1F,
                         .momentum = 0.9F,
                         .gradient_scale = 0.75F,
@@ -408,10 +434,11 @@ TEST_CASE("running statistics take the unbiased variance, and nothing once a los
 }
 
 TEST_CASE("batch norm in inference uses the running statistics") {
-  Context context;
-  const RunState state;
+  device = each_device();
+  Context context(device);
+  const RunState state(device);
   std::mt19937 generator(4);
-  const Tensor x = Tensor::persistent("x", {2, 3, 3, 5});
+  const Tensor x = persistent("x", {2, 3, 3, 5});
   const Values values = random_values(90, generator);
   set(x, values);
   const BatchNorm bn = norm(parameter("bn.weight", {5}), parameter("bn.bias", {5}));
@@ -426,9 +453,7 @@ TEST_CASE("batch norm in inference uses the running statistics") {
     const Tensor y = with_relu ? batch_norm_relu(tape, x, bn) : batch_norm(tape, x, bn);
     tape.keep(y);
     Program program = tape.finish();
-    const Buffer arena(program.arena_bytes(), "arena");
-    program.bind(arena.data());
-    program.run(context);
+    const Tensor arena = run_poisoned(program, context);
     const Values expected = oracle::normalise(values, {mean, variance}, gamma, beta);
     REQUIRE(first_bad(program.read(y), with_relu ? oracle::relu(expected) : expected, 1e-5) == -1);
   }

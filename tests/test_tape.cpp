@@ -3,6 +3,7 @@
 #include <random>
 
 #include "catch.h"
+#include "devices.h"
 #include "engine/program.h"
 #include "models/wide_resnet.h"
 
@@ -21,11 +22,14 @@ void require_error(const std::function<void()>& action, const std::string& part)
   FAIL("no error that says '" << part << "'");
 }
 
-Tensor filled(const std::string& name, const Shape& shape, std::uint32_t seed) {
-  const Tensor tensor = Tensor::persistent(name, shape);
+Tensor filled(const std::string& name, const Shape& shape, std::uint32_t seed,
+              Device device = Device::kCpu) {
+  const Tensor tensor = Tensor::persistent(name, shape, DType::kF32, device);
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal;
-  for (std::int64_t i = 0; i < tensor.size(); ++i) tensor.data<float>()[i] = normal(generator);
+  std::vector<float> values(static_cast<std::size_t>(tensor.size()));
+  for (float& value : values) value = normal(generator);
+  tensor.write<float>(values);
   return tensor;
 }
 
@@ -66,8 +70,13 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     const Tensor y = relu(tape, x);
     tape.step({.name = "again", .reads = {x}, .writes = {y}});
   });
-  refuses("no CUDA", [] { Context(Device::kCuda); });
-  refuses("no CUDA", [] { Tensor::persistent("x", {1}, DType::kF32, Device::kCuda); });
+  if (test::has_gpu()) {
+    const Tensor elsewhere = filled("far", x.shape(), 1, Device::kCuda);
+    refuses("far is on another device", [&] { relu(tape, elsewhere); });
+  } else {
+    refuses("use --device cpu", [] { Context(Device::kCuda); });
+    refuses("use --device cpu", [] { Tensor::persistent("x", {1}, DType::kF32, Device::kCuda); });
+  }
 
   const Tensor y = conv2d(tape, x, w, 1);
   const Tensor seed = filled("seed", y.shape(), 3);
@@ -127,25 +136,33 @@ TEST_CASE("a shared parameter's gradients add up in its slab") {
 }
 
 TEST_CASE("shared memory gives the same bits as memory of one's own, and is much less") {
-  for (const char* name : {"wrn-10-1", "wrn-16-2", "wrn-10-2-B(1,3,1)", "wrn-13-1-l3"}) {
-    INFO(name);
+  const Device device = GENERATE(from_range(test::devices()));
+  // Emulated, a network of one width is enough work.
+  const std::vector<const char*> names =
+      device == Device::kCpu
+          ? std::vector{"wrn-10-1", "wrn-16-2", "wrn-10-2-B(1,3,1)", "wrn-13-1-l3"}
+          : std::vector{"wrn-10-1"};
+  for (const char* name : names) {
+    INFO(name << " on " << test::name_of(device));
     WideResNetSpec spec = parse_model(name);
     spec.dropout = 0.3F;
-    Context context;
-    const Tensor images = filled("images", {4, 32, 32, 3}, 1);
-    const Tensor labels = Tensor::persistent("labels", {4}, DType::kI32);
+    Context context(device);
+    const Tensor images = filled("images", {4, 32, 32, 3}, 1, device);
+    const Tensor labels = Tensor::persistent("labels", {4}, DType::kI32, device);
 
     const auto run = [&](Placing placing) {
-      WideResNet model(spec);
+      WideResNet model(spec, device);
       model.initialise(5);
-      const RunState state;
-      *state.step.data<StepState>() = {.seed = 1,
-                                       .epoch = 0,
-                                       .step = 0,
-                                       .learning_rate = 0.1F,
-                                       .momentum = 0.9F,
-                                       .gradient_scale = 1,
-                                       .weight_decay = 5e-4F};
+      const RunState state(device);
+      const StepState step = {.seed = 1,
+                              .epoch = 0,
+                              .step = 0,
+                              .first = 0,
+                              .learning_rate = 0.1F,
+                              .momentum = 0.9F,
+                              .gradient_scale = 1,
+                              .weight_decay = 5e-4F};
+      state.step.write<StepState>(std::span(&step, 1));
       Tape tape(Mode::kTraining, state, context);
       const Tensor loss = softmax_cross_entropy(tape, model.forward(tape, images), labels);
       tape.keep(loss);
@@ -153,12 +170,14 @@ TEST_CASE("shared memory gives the same bits as memory of one's own, and is much
       const Parameters& p = model.parameters();
       sgd(tape, p.values(), p.gradients(), p.momenta(), true);
       Program program = tape.finish().placed(placing);
-      const Buffer arena(program.arena_bytes(), "arena");
-      program.bind(arena.data());
+      const auto bytes = static_cast<std::int64_t>(program.arena_bytes());
+      const Tensor arena = Tensor::persistent("arena", {bytes}, DType::kU8, device);
+      program.bind(arena.data<std::byte>());
+      program.use_graph();
       std::vector<float> results;
-      for (int step = 0; step < 3; ++step) {
-        std::memset(arena.data(), 0xFF,
-                    arena.bytes());  // NaN: whatever is left over must not count
+      for (int i = 0; i < 3; ++i) {
+        // NaN: whatever is left over must not count.
+        arena.write<std::uint8_t>(std::vector<std::uint8_t>(program.arena_bytes(), 0xFF));
         program.run(context);
         results.push_back(program.read(loss)[0]);
       }

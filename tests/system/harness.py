@@ -22,6 +22,7 @@ RUNTIME, USAGE, OUT_OF_MEMORY, NOT_FINITE = 1, 2, 3, 4  # exit statuses
 SKIPPED = 77  # the exit status by which ctest knows a test that could not be run here
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve tests beside them
+os.environ.setdefault("WRN_SIMT_DEVICES", "0")  # an emulated GPU is only for tests that ask for it
 program_path = None
 
 
@@ -130,9 +131,10 @@ class SystemTest(unittest.TestCase):
                               timeout=TIME_LIMIT, cwd=self.dir, **popen)
         return Result(done.returncode, done.stdout, done.stderr)
 
-    def flags(self, *more, epochs=2, batch=10, threads=1, train=40, test=20):
+    def flags(self, *more, epochs=2, batch=10, threads=1, train=40, test=20, device="cpu"):
         """The flags of a small run; an epoch of it takes about a tenth of a second."""
         return ["--dataset", "cifar10", "--data-path", self.data, "--model", "wrn-10-1",
+                "--device", device,
                 "--batch-size", batch, "--threads", threads, "--epochs", epochs,
                 "--limit-train", train, "--limit-test", test, *more]
 

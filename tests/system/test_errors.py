@@ -272,8 +272,10 @@ class TestBadFlags(harness.SystemTest):
             self.assertEqual((training["no_augment"], training["keep_last_batch"]),
                              (value, False))
 
-    def test_no_cuda_in_this_build(self):
-        self.fail_with(RUNTIME, *self.flags("--device", "cuda"), "-o", self.out,
+    def test_no_cuda(self):
+        """Neither in a build without it nor where no GPU is to be seen."""
+        self.fail_with(RUNTIME, *self.flags(device="cuda"), "-o", self.out,
+                       env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
                        says=["CUDA", "--device cpu"])
 
     def test_batch_that_does_not_fit(self):
@@ -290,7 +292,7 @@ class TestBadFlags(harness.SystemTest):
 
     def test_diverging_learning_rate(self):
         """The last good checkpoint stays, whether a step or the test finds the loss broken."""
-        for batch, where in [(10, "in epoch 1, step"), (40, "after epoch 1")]:
+        for batch, where in [(10, "in epoch 1, by step"), (40, "after epoch 1")]:
             with self.subTest(where):
                 run = self.dir / f"batch{batch}"
                 self.fail_with(NOT_FINITE, *self.flags("--lr", 1e30, batch=batch), "-o", run,

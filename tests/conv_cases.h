@@ -1,0 +1,116 @@
+// The convolutions that tests and benchmarks run.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernels/conv3x3/ladder.h"
+
+namespace wrn {
+
+/// What a direction does: (version.*launch)(in, in, out, ...), and the sizes of the three tensors.
+struct ConvDirection {
+  const char* name;
+  cuda::ConvLauncher* cuda::ConvVersion::*launch;
+  std::int64_t (ConvShape::*sizes[3])() const;
+};
+inline constexpr ConvDirection kConvDirections[] = {
+    {"fprop",
+     &cuda::ConvVersion::fprop,
+     {&ConvShape::x_size, &ConvShape::w_size, &ConvShape::y_size}},
+    {"dgrad",
+     &cuda::ConvVersion::dgrad,
+     {&ConvShape::y_size, &ConvShape::w_size, &ConvShape::x_size}},
+    {"wgrad",
+     &cuda::ConvVersion::wgrad,
+     {&ConvShape::x_size, &ConvShape::y_size, &ConvShape::w_size}}};
+
+/// What a case is made of: one value of each factor.
+inline const std::array<std::vector<int>, 5>& conv_factors() {
+  // batch; c; k; size: 7 is 7 x 5; filter and stride: 31 is 3x3, stride 1.
+  static const std::array<std::vector<int>, 5> factors{{{1, 3, 8},
+                                                        {3, 16, 20, 64, 128, 160},
+                                                        {3, 16, 20, 64, 128, 160},
+                                                        {32, 16, 8, 7},
+                                                        {31, 32, 11, 12}}};
+  return factors;
+}
+
+using ConvLevels = std::array<int, 5>;
+inline ConvShape conv_shape(const ConvLevels& level) {
+  const auto [n, c, k, size, window] = level;
+  return {n, size, size == 7 ? 5 : size, c, k, window / 10, window % 10};
+}
+
+/// Every combination of the factors: 1728 cases, 32 thousand million multiply-adds.
+inline std::vector<ConvLevels> conv_product() {
+  std::vector<ConvLevels> product{{}};
+  for (std::size_t factor = 0; factor < conv_factors().size(); ++factor) {
+    std::vector<ConvLevels> longer;
+    for (ConvLevels levels : product) {
+      for (const int level : conv_factors()[factor]) {
+        levels[factor] = level;
+        longer.push_back(levels);
+      }
+    }
+    product = longer;
+  }
+  return product;
+}
+
+/// A few cases, none of more than `most_macs`, in which any two values of two factors meet: the
+/// next case is always the first that has most pairs not seen yet.
+inline std::vector<ConvLevels> conv_pairwise(std::int64_t most_macs) {
+  std::vector<ConvLevels> pool = conv_product(), cases;
+  std::erase_if(pool, [&](const auto& levels) { return conv_shape(levels).macs() > most_macs; });
+  std::set<std::array<int, 4>> seen;  // factor, factor, and their values
+  const auto pairs = [](const ConvLevels& levels) {
+    std::vector<std::array<int, 4>> all;
+    for (int i = 0; i < 5; ++i) {
+      for (int j = 0; j < i; ++j) all.push_back({i, j, levels[i], levels[j]});
+    }
+    return all;
+  };
+  for (;;) {
+    const ConvLevels* best = nullptr;
+    std::ptrdiff_t most = 0;
+    for (const ConvLevels& levels : pool) {
+      const std::vector<std::array<int, 4>> all = pairs(levels);
+      const auto fresh = std::count_if(all.begin(), all.end(),
+                                       [&](const auto& pair) { return !seen.contains(pair); });
+      if (fresh > most) {
+        most = fresh;
+        best = &levels;
+      }
+    }
+    if (!best) return cases;
+    for (const auto& pair : pairs(*best)) seen.insert(pair);
+    cases.push_back(*best);
+  }
+}
+
+struct NamedConv {
+  std::string name;
+  ConvShape shape;
+};
+
+/// The different convolutions of a wide residual network on 32x32 images.
+inline std::vector<NamedConv> wrn_convolutions(int batch, int widen) {
+  std::vector<NamedConv> convolutions{{"conv1", {batch, 32, 32, 3, 16, 3, 1}}};
+  int in = 16;
+  for (int group = 0; group < 3; ++group) {
+    const int out = (16 << group) * widen, side = 32 >> group;
+    const int stride = group == 0 ? 1 : 2, from = side * stride;
+    const std::string name = "group " + std::to_string(group + 1);
+    convolutions.push_back({name + " first", {batch, from, from, in, out, 3, stride}});
+    convolutions.push_back({name + " shortcut", {batch, from, from, in, out, 1, stride}});
+    convolutions.push_back({name + " inner", {batch, side, side, out, out, 3, 1}});
+    in = out;
+  }
+  return convolutions;
+}
+
+}  // namespace wrn

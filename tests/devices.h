@@ -1,0 +1,29 @@
+// The devices that a test runs on: the CPU, and in a build with CUDA the GPU too, real or emulated.
+#pragma once
+
+#include <vector>
+
+#include "kernels/context.h"
+#include "kernels/error.h"
+
+namespace wrn::test {
+
+inline bool has_gpu() {
+  try {
+    check_available(Device::kCuda);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+inline std::vector<Device> devices() {
+  return has_gpu() ? std::vector{Device::kCpu, Device::kCuda} : std::vector{Device::kCpu};
+}
+
+/// Whether the GPU is the host's own emulation of one, which is slow.
+inline bool is_emulated() { return device_name(Device::kCuda).starts_with("emulated"); }
+
+inline const char* name_of(Device device) { return device == Device::kCpu ? "cpu" : "cuda"; }
+
+}  // namespace wrn::test

@@ -1,0 +1,268 @@
+// Batch norm's kernels against the oracle. The bounds are a few roundings of what is added and
+// subtracted; with a mean far larger than the deviation, what counts is the rounding of the mean.
+#include <cmath>
+#include <limits>
+
+#include "catch.h"
+#include "compare.h"
+#include "device_array.h"
+#include "kernels/kernels.h"
+
+using namespace wrn;
+using namespace wrn::test;
+
+namespace {
+
+constexpr float kEpsilon = 1e-5F;
+/// Roundings in a row that a result may have collected: sums are trees over short runs.
+constexpr double kFew = 16 * kRounding;
+
+struct Case {
+  ImageShape shape;
+  float mean = 0;         // of x, whose deviation is 1
+  std::size_t shift = 0;  // of the images' addresses, in floats
+};
+
+/// Every width and number of lanes; rows that fill no block, no tile; columns that fill no block.
+std::vector<Case> cases() {
+  return {{{1, 1, 1, 1}},   {{1, 1, 1, 4}},        {{1, 1, 2, 3}},          {{2, 3, 5, 3}, 1000},
+          {{3, 8, 8, 16}},  {{3, 8, 8, 16}, 0, 1}, {{3, 8, 8, 16}, 0, 2},   {{2, 4, 4, 20}, 100},
+          {{5, 7, 3, 36}},  {{1, 2, 2, 64}},       {{7, 32, 32, 16}, 1000}, {{1, 3, 3, 130}},
+          {{2, 3, 3, 160}}, {{3, 3, 3, 8}},        {{1, 1, 3, 768}},        {{65, 32, 32, 3}, 10}};
+}
+
+std::string name_of(const Case& c) {
+  return fmt::format("n={} h={} w={} c={} mean={} shift={}", c.shape.n, c.shape.h, c.shape.w,
+                     c.shape.c, c.mean, c.shift);
+}
+
+/// All of a case on the host.
+struct Data {
+  std::vector<float> x, dy, gamma, beta;
+  oracle::Statistics statistics;
+
+  explicit Data(const Case& c)
+      : x(random_floats(static_cast<std::size_t>(c.shape.size()), 1, c.mean)),
+        dy(random_floats(x.size(), 2)),
+        gamma(random_floats(static_cast<std::size_t>(c.shape.c), 3, 1)),
+        beta(random_floats(gamma.size(), 4)),
+        statistics(oracle::statistics(to_double(x), gamma.size())) {}
+
+  std::size_t channels() const { return gamma.size(); }
+  double deviation(std::size_t c) const { return std::sqrt(statistics.variance[c] + kEpsilon); }
+};
+
+/// The bound of y, of which `error_of_mean` roundings of the mean are part.
+Values allowed_y(const Data& d) {
+  Values allowed(d.x.size());
+  for (std::size_t i = 0; i < allowed.size(); ++i) {
+    const std::size_t c = i % d.channels();
+    const double slope = std::abs(d.gamma[c]) / d.deviation(c);
+    allowed[i] =
+        kFew * (slope * (std::abs(d.statistics.mean[c]) + std::abs(d.x[i] - d.statistics.mean[c])) +
+                std::abs(d.beta[c]));
+  }
+  return allowed;
+}
+
+struct Forward {
+  std::vector<float> y, mean, variance;
+  std::vector<std::uint8_t> mask;
+};
+
+Forward forward(const Case& c, const Data& d, bool relu, bool in_place, Context& context) {
+  const ImageShape& s = c.shape;
+  const Workspace workspace(cuda::batch_norm_forward_workspace(s, kEpsilon, relu, context),
+                            context);
+  DeviceArray<float> x(d.x, c.shift), y(in_place ? 0 : d.x.size(), c.shift), gamma(d.gamma),
+      beta(d.beta), mean(d.channels()), variance(d.channels());
+  DeviceArray<std::uint8_t> mask(relu ? cuda::batch_norm_mask_bytes(s, context) : 0);
+  cuda::batch_norm_forward(x, gamma, beta, in_place ? x : y, mean, variance,
+                           relu ? mask.data() : nullptr, s, kEpsilon, relu, context);
+  return {(in_place ? x : y).read(), mean.read(), variance.read(), mask.read()};
+}
+
+struct Backward {
+  std::vector<float> dx, dgamma, dbeta;
+};
+
+Backward backward(const Case& c, const Data& d, const Forward& f, bool relu, bool in_place,
+                  Context& context) {
+  const ImageShape& s = c.shape;
+  const Workspace workspace(cuda::batch_norm_backward_workspace(s, kEpsilon, relu, context),
+                            context);
+  DeviceArray<float> x(d.x, c.shift), dy(d.dy, c.shift), dx(in_place ? 0 : d.x.size(), c.shift),
+      gamma(d.gamma), mean(f.mean), variance(f.variance), dgamma(d.channels()), dbeta(d.channels());
+  DeviceArray<std::uint8_t> mask(f.mask);
+  cuda::batch_norm_backward(x, dy, gamma, mean, variance, relu ? mask.data() : nullptr,
+                            in_place ? dy : dx, dgamma, dbeta, s, kEpsilon, relu, context);
+  return {(in_place ? dy : dx).read(), dgamma.read(), dbeta.read()};
+}
+
+void check_forward(const Data& d, const Forward& f, bool relu) {
+  Values mean_allowed(d.channels()), variance_allowed(d.channels());
+  for (std::size_t c = 0; c < d.channels(); ++c) {
+    const double mean = std::abs(d.statistics.mean[c]), variance = d.statistics.variance[c];
+    mean_allowed[c] = kFew * (mean + std::sqrt(variance));
+    // A rounding of the mean is an error of the distances from it.
+    variance_allowed[c] = kFew * (variance + mean * std::sqrt(variance));
+  }
+  CHECK(mismatch(f.mean, d.statistics.mean, mean_allowed) == "");
+  CHECK(mismatch(f.variance, d.statistics.variance, variance_allowed) == "");
+  Values y = oracle::batch_norm(to_double(d.x), to_double(d.gamma), to_double(d.beta));
+  if (relu) y = oracle::relu(y);
+  CHECK(mismatch(f.y, y, allowed_y(d), d.channels()) == "");
+}
+
+void check_backward(const Data& d, const Forward& f, const Backward& b, bool relu) {
+  // Through the ReLU as it was: a value near zero may fall on the other side of it in double.
+  Values dy = to_double(d.dy);
+  for (std::size_t i = 0; relu && i < dy.size(); ++i) dy[i] = f.y[i] > 0 ? dy[i] : 0;
+  // The statistics as they were given, which on their own are checked by check_forward.
+  const oracle::Statistics given{to_double(f.mean), to_double(f.variance)};
+  const oracle::NormGradient g =
+      oracle::batch_norm_gradient(to_double(d.x), dy, given, to_double(d.gamma));
+  const std::size_t channels = d.channels();
+  const double rows = static_cast<double>(dy.size() / channels);
+  Values of_beta(channels), of_gamma(channels), of_x(dy.size());
+  for (std::size_t i = 0; i < dy.size(); ++i) {
+    const std::size_t c = i % channels;
+    of_beta[c] += kFew * std::abs(dy[i]);
+    of_gamma[c] += kFew * std::abs(dy[i] * (d.x[i] - given.mean[c])) / d.deviation(c);
+  }
+  for (std::size_t i = 0; i < dy.size(); ++i) {
+    const std::size_t c = i % channels;
+    const double x = std::abs(d.x[i] - given.mean[c]) / d.deviation(c);
+    of_x[i] = std::abs(d.gamma[c]) / d.deviation(c) *
+              (kFew * std::abs(dy[i]) + of_beta[c] / rows + x * of_gamma[c] / rows);
+  }
+  CHECK(mismatch(b.dbeta, g.dbeta, of_beta) == "");
+  CHECK(mismatch(b.dgamma, g.dgamma, of_gamma) == "");
+  CHECK(mismatch(b.dx, g.dx, of_x, channels) == "");
+}
+
+void check_same(const Forward& a, const Forward& b) {
+  CHECK(difference(a.y, b.y) == "");
+  CHECK(difference(a.mean, b.mean) == "");
+  CHECK(difference(a.variance, b.variance) == "");
+  CHECK(difference(a.mask, b.mask) == "");
+}
+
+void check_same(const Backward& a, const Backward& b) {
+  CHECK(difference(a.dx, b.dx) == "");
+  CHECK(difference(a.dgamma, b.dgamma) == "");
+  CHECK(difference(a.dbeta, b.dbeta) == "");
+}
+
+}  // namespace
+
+TEST_CASE("batch norm's training passes, alone and with a ReLU, in place and not") {
+  Context context(Device::kCuda);
+  for (const Case& c : cases()) {
+    const Data d(c);
+    for (const bool relu : {false, true}) {
+      INFO(name_of(c) << " relu=" << relu);
+      const Forward f = forward(c, d, relu, false, context);
+      check_forward(d, f, relu);
+      check_same(forward(c, d, relu, true, context), f);
+      const Backward b = backward(c, d, f, relu, false, context);
+      check_backward(d, f, b, relu);
+      check_same(backward(c, d, f, relu, true, context), b);
+    }
+  }
+}
+
+TEST_CASE("batch norm with given statistics, in place and not") {
+  Context context(Device::kCuda);
+  for (const Case& c : cases()) {
+    Data d(c);
+    // The statistics as floats, and not those of x.
+    for (double& mean : d.statistics.mean) mean = static_cast<float>(mean + 0.5);
+    for (double& variance : d.statistics.variance) variance = static_cast<float>(variance + 1);
+    for (const bool relu : {false, true}) {
+      INFO(name_of(c) << " relu=" << relu);
+      const Workspace workspace(
+          cuda::batch_norm_inference_workspace(c.shape, kEpsilon, relu, context), context);
+      DeviceArray<float> x(d.x, c.shift), y(d.x.size(), c.shift), gamma(d.gamma), beta(d.beta),
+          mean(to_float(d.statistics.mean)), variance(to_float(d.statistics.variance));
+      cuda::batch_norm_inference(x, gamma, beta, mean, variance, y, c.shape, kEpsilon, relu,
+                                 context);
+      Values expected =
+          oracle::normalise(to_double(d.x), d.statistics, to_double(d.gamma), to_double(d.beta));
+      if (relu) expected = oracle::relu(expected);
+      CHECK(mismatch(y.read(), expected, allowed_y(d), d.channels()) == "");
+      cuda::batch_norm_inference(x, gamma, beta, mean, variance, x, c.shape, kEpsilon, relu,
+                                 context);
+      CHECK(difference(x.read(), y.read(), d.channels()) == "");
+    }
+  }
+}
+
+TEST_CASE("a NaN spoils its channel in batch norm, and no other") {
+  Context context(Device::kCuda);
+  for (const int channels : {3, 16}) {
+    const Case c{{2, 3, 3, channels}};
+    Data d(c);
+    const Forward clean = forward(c, d, true, false, context);
+    d.x[static_cast<std::size_t>(channels) * 5 + 1] = std::numeric_limits<float>::quiet_NaN();
+    const Forward f = forward(c, d, true, false, context);
+    for (std::size_t i = 0; i < f.y.size(); ++i) {
+      INFO(channels << " channels, element " << i);
+      if (i % static_cast<std::size_t>(channels) == 1) {
+        REQUIRE(std::isnan(f.y[i]));
+      } else {
+        REQUIRE(f.y[i] == clean.y[i]);
+      }
+    }
+  }
+}
+
+TEST_CASE("the running statistics of batch norm, which a loss that is not finite leaves alone") {
+  Context context(Device::kCuda);
+  for (const int channels : {1, 3, 640}) {
+    const ImageShape shape{2, 3, 1, channels};
+    const auto size = static_cast<std::size_t>(channels);
+    const std::vector<float> mean = random_floats(size, 1), variance = random_floats(size, 2, 9),
+                             old_mean = random_floats(size, 3), old_variance(size, 2.0F);
+    DeviceArray<float> batch_mean(mean), batch_variance(variance), running_mean(old_mean),
+        running_variance(old_variance);
+    DeviceArray<Metrics> finite(std::vector<Metrics>{{1, 2, 3, 4, 0}}),
+        not_finite(std::vector<Metrics>{{1, 2, 3, 4, 1}});
+    const auto update = [&](const Metrics* metrics) {
+      cuda::update_running_statistics(batch_mean, batch_variance, running_mean, running_variance,
+                                      shape, 0.1F, metrics, context);
+    };
+    update(not_finite);
+    CHECK(difference(running_mean.read(), old_mean) == "");
+    CHECK(difference(running_variance.read(), old_variance) == "");
+    Values expected_mean(size), expected_variance(size), allowed(size);
+    for (std::size_t c = 0; c < size; ++c) {
+      expected_mean[c] = (1 - 0.1F) * old_mean[c] + double{0.1F} * mean[c];
+      expected_variance[c] = (1 - 0.1F) * old_variance[c] + double{0.1F} * variance[c] * 6 / 5;
+      allowed[c] =
+          4 * kRounding *
+          (std::abs(old_mean[c]) + std::abs(mean[c]) + old_variance[c] + std::abs(variance[c]));
+    }
+    update(finite);
+    CHECK(mismatch(running_mean.read(), expected_mean, allowed) == "");
+    CHECK(mismatch(running_variance.read(), expected_variance, allowed) == "");
+    const std::vector<float> once = running_mean.read();
+    running_mean.write(old_mean);
+    update(nullptr);
+    CHECK(difference(running_mean.read(), once) == "");
+  }
+}
+
+TEST_CASE("batch norm refuses what has no meaning") {
+  Context context(Device::kCuda);
+  DeviceArray<float> a(4), b(4);
+  const auto run = [&](const ImageShape& shape, float epsilon, bool relu) {
+    cuda::batch_norm_forward(a, a, a, b, b, b, nullptr, shape, epsilon, relu, context);
+  };
+  CHECK_THROWS_AS(run({0, 1, 1, 4}, kEpsilon, false), Error);
+  CHECK_THROWS_AS(run({1, 1, 1, 0}, kEpsilon, false), Error);
+  CHECK_THROWS_AS(run({1, 1, 1, 4}, 0, false), Error);
+  CHECK_THROWS_AS(run({1, 1, 1, 4}, kEpsilon, true), Error);  // no mask
+  CHECK_THROWS_AS(cuda::update_running_statistics(a, a, b, b, {1, 1, 1, 4}, 0.1F, nullptr, context),
+                  Error);
+}

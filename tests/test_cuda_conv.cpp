@@ -1,0 +1,236 @@
+// Every version of the convolution, in every direction, against the double-precision oracle, on a
+// pairwise cover of batches, channels, sizes, filters and strides. With WRN_FULL=1 in the
+// environment, on all combinations (hours in the emulation, minutes on a GPU).
+#include <cmath>
+#include <cstdlib>
+#include <random>
+
+#include "catch.h"
+#include "conv_cases.h"
+#include "device_array.h"
+#include "kernels/conv3x3/divisor.h"
+#include "kernels/error.h"
+#include "oracle.h"
+#if defined(WRN_EMULATED)
+#include "simt/simt.h"
+#endif
+
+using namespace wrn;
+using oracle::Values;
+
+namespace {
+
+using Direction = ConvDirection;
+const Direction &kFprop = kConvDirections[0], &kDgrad = kConvDirections[1],
+                &kWgrad = kConvDirections[2];
+
+Values compute(const Direction& direction, const Values& a, const Values& b, const ConvShape& s) {
+  if (&direction == &kFprop) return oracle::conv(a, b, s);
+  if (&direction == &kDgrad) return oracle::conv_dgrad(a, b, s);
+  return oracle::conv_wgrad(a, b, s);
+}
+
+/// Those of the program, as if they were one more version.
+const cuda::ConvVersion kProduction{"production", cuda::conv_fprop, cuda::conv_dgrad,
+                                    cuda::conv_wgrad, cuda::conv_wgrad_workspace};
+
+std::string text(const ConvShape& s) {
+  return fmt::format("n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,
+                     s.stride);
+}
+
+/// A direction's inputs, its output in double precision, and the sum of the products' magnitudes.
+struct Problem {
+  Problem(const Direction& direction_, const ConvShape& shape_)
+      : direction(direction_), shape(shape_) {
+    std::mt19937 generator(static_cast<unsigned>(shape.macs() + shape.c));
+    std::normal_distribution<float> normal;
+    Values exact[2], magnitude[2];
+    for (int i = 0; i < 2; ++i) {
+      input[i].resize(size(i));
+      for (float& value : input[i]) value = normal(generator);
+      exact[i].assign(input[i].begin(), input[i].end());
+      for (const double value : exact[i]) magnitude[i].push_back(std::abs(value));
+    }
+    expected = compute(direction, exact[0], exact[1], shape);
+    magnitudes = compute(direction, magnitude[0], magnitude[1], shape);
+  }
+  std::size_t size(int i) const { return static_cast<std::size_t>((shape.*direction.sizes[i])()); }
+
+  const Direction& direction;
+  ConvShape shape;
+  std::vector<float> input[2];
+  Values expected, magnitudes;
+};
+
+/// The direction's output. Both inputs and the output begin `shifts` floats into their memory.
+std::vector<float> run(const cuda::ConvVersion& version, const Problem& problem, Context& context,
+                       const std::array<std::size_t, 3>& shifts = {}) {
+  const DeviceArray<float> a(problem.input[0], shifts[0]), b(problem.input[1], shifts[1]);
+  const DeviceArray<float> out(problem.expected.size(), shifts[2]);
+  const DeviceArray<std::byte> workspace(
+      &problem.direction == &kWgrad ? version.wgrad_workspace(problem.shape, context) : 0);
+  context.workspace = workspace.data();
+  (version.*problem.direction.launch)(a, b, out, problem.shape, context);
+  std::vector<float> result = out.read();
+  context.workspace = nullptr;
+  return result;
+}
+
+/// Where element i of the output is, by its four coordinates.
+std::string position(const Problem& problem, std::size_t i) {
+  const ConvShape& s = problem.shape;
+  const bool fprop = &problem.direction == &kFprop;
+  const bool wgrad = &problem.direction == &kWgrad;
+  const auto last = static_cast<std::size_t>(fprop ? s.k : s.c);
+  const auto third = static_cast<std::size_t>(fprop ? s.q() : wgrad ? s.r : s.w);
+  const auto second = static_cast<std::size_t>(fprop ? s.p() : wgrad ? s.r : s.h);
+  return fmt::format("{} = ({},{},{},{})",
+                     fprop   ? "(n,p,q,k)"
+                     : wgrad ? "(k,r,s,c)"
+                             : "(n,h,w,c)",
+                     i / last / third / second, i / last / third % second, i / last % third,
+                     i % last);
+}
+
+/// An fp32 sum of products is off by at most a few roundings of its largest partial sum, which is
+/// far below 1e-6 of the products' magnitudes; a product too many or too few is far above.
+void check(const std::vector<float>& got, const Problem& problem) {
+  REQUIRE(got.size() == problem.expected.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double error = std::abs(got[i] - problem.expected[i]);
+    if (std::isfinite(got[i]) && error <= 1e-6 * problem.magnitudes[i]) continue;
+    FAIL("first bad " << position(problem, i) << ": " << got[i] << " instead of "
+                      << problem.expected[i]);
+  }
+}
+
+/// Small, with every way of the main loops: odd sizes, channels in whole fours and not, every width
+/// of tile in every direction, several tiles, several parts of wgrad, phases of dgrad without taps.
+const ConvShape kSmall[] = {
+    {2, 7, 5, 20, 36, 3, 2}, {1, 5, 7, 3, 16, 3, 1},  {3, 9, 6, 6, 10, 3, 2},
+    {1, 8, 8, 16, 72, 1, 2}, {8, 16, 12, 4, 8, 3, 1}, {1, 1, 1, 4, 4, 3, 2},
+    {1, 6, 6, 8, 128, 3, 1}, {1, 6, 5, 72, 20, 3, 1}, {2, 5, 4, 36, 20, 1, 1}};
+
+/// Of a case of the pairwise cover. ThreadSanitizer takes a minute for what else takes a second.
+#if defined(__SANITIZE_THREAD__)
+constexpr std::int64_t kMostMacs = 500'000;
+#else
+constexpr std::int64_t kMostMacs = 4'000'000;
+#endif
+
+bool is_set(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && std::string(value) != "0";
+}
+
+/// WRN_FULL: the whole product of the factors, for hours. WRN_SMALL: a few, for slow tools.
+std::vector<ConvShape> cases() {
+  if (is_set("WRN_SMALL")) return {std::begin(kSmall), std::end(kSmall)};
+  std::vector<ConvShape> shapes;
+  for (const ConvLevels& levels : is_set("WRN_FULL") ? conv_product() : conv_pairwise(kMostMacs)) {
+    shapes.push_back(conv_shape(levels));
+  }
+  return shapes;
+}
+
+void check_ladder(const Direction& direction) {
+  Context context(Device::kCuda);
+  for (const ConvShape& shape : cases()) {
+    const Problem problem(direction, shape);
+    for (const cuda::ConvVersion& version : cuda::kConvLadder) {
+      INFO(version.name << " " << direction.name << " " << text(shape));
+      check(run(version, problem, context), problem);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every version of fprop is right") { check_ladder(kFprop); }
+TEST_CASE("every version of dgrad is right") { check_ladder(kDgrad); }
+TEST_CASE("every version of wgrad is right") { check_ladder(kWgrad); }
+
+TEST_CASE("the program's convolutions are right") {
+  Context context(Device::kCuda);
+  for (const Direction& direction : kConvDirections) {
+    for (const ConvShape& shape : kSmall) {
+      INFO(direction.name << " " << text(shape));
+      const Problem problem(direction, shape);
+      check(run(kProduction, problem, context), problem);
+    }
+  }
+}
+
+TEST_CASE("convolutions of tensors that are not aligned are right") {
+  Context context(Device::kCuda);
+  for (const Direction& direction : kConvDirections) {
+    const Problem problem(direction, kSmall[0]);
+    for (int shifted = 0; shifted < 3; ++shifted) {
+      for (const cuda::ConvVersion& version : cuda::kConvLadder) {
+        INFO(version.name << " " << direction.name << ", tensor " << shifted);
+        std::array<std::size_t, 3> shifts{};
+        shifts[shifted] = 1;
+        check(run(version, problem, context, shifts), problem);
+      }
+    }
+  }
+}
+
+TEST_CASE("convolutions give the same bits in any order of threads and blocks") {
+  Context context(Device::kCuda);
+  for (const Direction& direction : kConvDirections) {
+    for (const ConvShape& shape : kSmall) {
+      const Problem problem(direction, shape);
+      for (const cuda::ConvVersion& version : cuda::kConvLadder) {
+        INFO(version.name << " " << direction.name << " " << text(shape));
+        std::vector<float> first;
+        for (unsigned seed = 1; seed <= 3; ++seed) {
+#if defined(WRN_EMULATED)
+          cuda::simt::set_seed(seed);
+#endif
+          const std::vector<float> result = run(version, problem, context);
+          if (seed == 1) first = result;
+          REQUIRE(std::memcmp(result.data(), first.data(), result.size() * sizeof(float)) == 0);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("convolutions refuse what they cannot do") {
+  Context context(Device::kCuda);
+  const DeviceArray<float> tensor(64);
+  for (const cuda::ConvVersion& version : cuda::kConvLadder) {
+    INFO(version.name);
+    const auto launch = [&](const Direction& direction, const ConvShape& shape) {
+      (version.*direction.launch)(tensor.data(), tensor.data(), tensor.data(), shape, context);
+    };
+    for (const Direction& direction : kConvDirections) {
+      INFO(direction.name);
+      CHECK_THROWS_AS(launch(direction, {1, 4, 4, 1, 1, 5, 1}), Error);
+      CHECK_THROWS_AS(launch(direction, {1, 4, 4, 1, 1, 3, 3}), Error);
+      CHECK_THROWS_AS(launch(direction, {0, 4, 4, 1, 1, 3, 1}), Error);
+      CHECK_THROWS_AS(launch(direction, {1, 4, 4, 0, 1, 3, 1}), Error);
+      CHECK_THROWS_AS(launch(direction, {1 << 22, 32, 32, 1, 1, 3, 1}), Error);
+      CHECK_THROWS_AS(launch(direction, {1, 1024, 1024, 2048, 1, 3, 1}), Error);
+    }
+    if (version.wgrad_workspace({1, 4, 4, 1, 1, 3, 1}, context) > 0) {
+      CHECK_THROWS_AS(launch(kWgrad, {1, 4, 4, 1, 1, 3, 1}), Error);
+    }
+  }
+}
+
+TEST_CASE("a Divisor divides") {
+  std::mt19937 generator(1);
+  for (int i = 0; i < 100000; ++i) {
+    // All magnitudes alike, and the neighbours of multiples, where a rounding would show.
+    const int d = std::max(1, static_cast<int>(generator() >> 1 >> generator() % 31));
+    const Divisor divisor(d);
+    const std::int64_t x = static_cast<int>(generator() >> 1 >> generator() % 31);
+    for (const std::int64_t near : {x, x / d * d - 1, x / d * d, x / d * d + d - 1, 0x7FFFFFFFL}) {
+      if (near < 0 || near > 0x7FFFFFFF) continue;
+      if (divisor.divide(static_cast<int>(near)) != near / d) FAIL(near << " / " << d);
+    }
+  }
+}

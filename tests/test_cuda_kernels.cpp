@@ -1,0 +1,544 @@
+// The kernels of every launcher but convolution and batch norm. What is arithmetic is compared with
+// the oracle, within the roundings it takes; what copies, chooses or counts is compared to the bit
+// with the CPU's launcher. In place is the same bits as not, and so is a second run.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "catch.h"
+#include "compare.h"
+#include "device_array.h"
+#include "devices.h"
+#include "kernels/augment.h"
+#include "kernels/kernels.h"
+
+using namespace wrn;
+using namespace wrn::test;
+
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+using Floats = std::vector<float>;
+
+/// An array of one element on the device.
+template <typename T>
+DeviceArray<T> device_value(const T& value) {
+  return DeviceArray<T>(std::vector<T>{value});
+}
+
+struct Both {
+  Context cpu{Device::kCpu, 1}, cuda{Device::kCuda};
+};
+
+// --- Elementwise -------------------------------------------------------------------------------
+
+/// Zeros of both signs, NaN and the infinities among random numbers.
+Floats special_floats(std::size_t size, unsigned seed) {
+  Floats values = random_floats(size, seed);
+  const float special[] = {0.0F, -0.0F, kNan, kInfinity, -kInfinity};
+  for (std::size_t i = 0; i < size; ++i) {
+    if (i % 7 == seed % 7) values[i] = special[i / 7 % 5];
+  }
+  return values;
+}
+
+void check_elementwise(std::size_t size, std::size_t shift, Both& on) {
+  INFO("size=" << size << " shift=" << shift);
+  const auto n = static_cast<std::int64_t>(size);
+  const Floats host_a = special_floats(size, 1), host_b = special_floats(size, 2);
+  Floats expected(size);
+  {
+    DeviceArray<float> x(host_a, shift), y(size, shift);
+    cpu::relu_forward(host_a.data(), expected.data(), n, on.cpu);
+    cuda::relu_forward(x, y, n, on.cuda);
+    CHECK(difference(y.read(), expected) == "");
+    cuda::relu_forward(x, x, n, on.cuda);
+    CHECK(difference(x.read(), expected) == "");
+  }
+  {
+    DeviceArray<float> y(host_a, shift), dy(host_b, shift), dx(size, shift);
+    cpu::relu_backward(host_a.data(), host_b.data(), expected.data(), n, on.cpu);
+    cuda::relu_backward(y, dy, dx, n, on.cuda);
+    CHECK(difference(dx.read(), expected) == "");
+    cuda::relu_backward(y, dy, dy, n, on.cuda);
+    CHECK(difference(dy.read(), expected) == "");
+  }
+  {
+    // Without NaNs, whose payloads a sum may choose as it likes.
+    const Floats c = random_floats(size, 3), d = random_floats(size, 4);
+    DeviceArray<float> a(c, shift), b(d, shift), out(size, shift);
+    cpu::add(c.data(), d.data(), expected.data(), n, on.cpu);
+    cuda::add(a, b, out, n, on.cuda);
+    CHECK(difference(out.read(), expected) == "");
+    cuda::add(a, b, b, n, on.cuda);
+    CHECK(difference(b.read(), expected) == "");
+    b.write(d);
+    cuda::add(a, b, a, n, on.cuda);
+    CHECK(difference(a.read(), expected) == "");
+  }
+}
+
+void check_dropout(int rows, std::int64_t row_size, std::size_t shift, float p, Both& on) {
+  INFO("rows=" << rows << " row_size=" << row_size << " shift=" << shift << " p=" << p);
+  StepState state{};
+  state.seed = 0x123456789ABCDEF0;
+  state.step = 77;
+  const Floats host = random_floats(static_cast<std::size_t>(rows * row_size), 5);
+  Floats expected(host.size());
+  cpu::dropout(host.data(), expected.data(), rows, row_size, p, 3, &state, on.cpu);
+  auto device_state = device_value(state);
+  DeviceArray<float> x(host, shift), y(host.size(), shift);
+  cuda::dropout(x, y, rows, row_size, p, 3, device_state, on.cuda);
+  const auto columns = static_cast<std::size_t>(row_size);
+  CHECK(difference(y.read(), expected, columns) == "");
+  cuda::dropout(x, x, rows, row_size, p, 3, device_state, on.cuda);
+  CHECK(difference(x.read(), expected, columns) == "");
+}
+
+// --- Pooling -----------------------------------------------------------------------------------
+
+std::size_t inputs(const PoolShape& s) { return static_cast<std::size_t>(s.n) * s.h * s.w * s.c; }
+std::size_t outputs(const PoolShape& s) { return inputs(s) / s.side / s.side; }
+
+std::string name_of(const PoolShape& s) {
+  return fmt::format("n={} h={} w={} c={} side={}", s.n, s.h, s.w, s.c, s.side);
+}
+
+/// Calls f(i, indices in x of the elements of output i's window).
+template <typename F>
+void for_each_window(const PoolShape& s, F f) {
+  Values indices(inputs(s));
+  std::iota(indices.begin(), indices.end(), 0);
+  std::size_t i = 0;
+  oracle::pool(indices, s, [&](const Values& window) {
+    f(i++, window);
+    return 0.0;
+  });
+}
+
+/// The rule of PyTorch: a later element is the maximum where it is larger, or a NaN.
+std::size_t argmax(const Floats& x, const Values& window) {
+  auto best = static_cast<std::size_t>(window[0]);
+  for (const double index : window) {
+    const auto i = static_cast<std::size_t>(index);
+    if (x[i] > x[best] || std::isnan(x[i])) best = i;
+  }
+  return best;
+}
+
+void check_average_pool(const PoolShape& s, std::size_t shift, Context& context) {
+  INFO("average " << name_of(s) << " shift=" << shift);
+  const auto c = static_cast<std::size_t>(s.c);
+  const double area = double{1} * s.side * s.side;
+  const Workspace workspace(std::max(cuda::average_pool_forward_workspace(s, context),
+                                     cuda::average_pool_backward_workspace(s, context)),
+                            context);
+  const Floats host_x = random_floats(inputs(s), 1), host_dy = random_floats(outputs(s), 2);
+  DeviceArray<float> x(host_x, shift), y(outputs(s), shift), dy(host_dy, shift),
+      dx(inputs(s), shift);
+  cuda::average_pool_forward(x, y, s, context);
+  cuda::average_pool_backward(dy, dx, s, context);
+  Values magnitude = to_double(host_x), expected_dx(inputs(s)), allowed_dx(inputs(s));
+  for (double& value : magnitude) value = (area + 1) * kRounding * std::abs(value);
+  CHECK(mismatch(y.read(), oracle::average_pool(to_double(host_x), s),
+                 oracle::average_pool(magnitude, s), c) == "");
+  for_each_window(s, [&](std::size_t i, const Values& window) {
+    for (const double index : window) {
+      expected_dx[static_cast<std::size_t>(index)] = host_dy[i] / area;
+      allowed_dx[static_cast<std::size_t>(index)] = kRounding * std::abs(host_dy[i]) / area;
+    }
+  });
+  CHECK(mismatch(dx.read(), expected_dx, allowed_dx, c) == "");
+}
+
+void check_max_pool(const PoolShape& s, std::size_t shift, Floats host_x, Context& context) {
+  INFO("max " << name_of(s) << " shift=" << shift);
+  const auto c = static_cast<std::size_t>(s.c);
+  const Workspace workspace(std::max(cuda::max_pool_forward_workspace(s, context),
+                                     cuda::max_pool_backward_workspace(s, context)),
+                            context);
+  const Floats host_dy = random_floats(outputs(s), 2);
+  DeviceArray<float> x(host_x, shift), y(outputs(s), shift), dy(host_dy, shift),
+      dx(inputs(s), shift);
+  DeviceArray<std::uint8_t> where(cuda::max_pool_argmax_bytes(s, context));
+  cuda::max_pool_forward(x, y, where, s, context);
+  cuda::max_pool_backward(dy, where, dx, s, context);
+  Floats expected_y(outputs(s)), expected_dx(inputs(s));
+  for_each_window(s, [&](std::size_t i, const Values& window) {
+    const std::size_t best = argmax(host_x, window);
+    expected_y[i] = host_x[best];
+    expected_dx[best] = host_dy[i];
+  });
+  CHECK(difference(y.read(), expected_y, c) == "");
+  CHECK(difference(dx.read(), expected_dx, c) == "");
+}
+
+std::vector<PoolShape> pool_shapes() {
+  return {{1, 1, 1, 1, 1},  {2, 8, 8, 16, 8}, {1, 4, 6, 3, 2},    {3, 9, 6, 5, 3},
+          {2, 4, 2, 20, 2}, {1, 6, 6, 4, 3},  {1, 34, 17, 2, 17}, {1, 17, 17, 4, 17}};
+}
+
+// --- Linear ------------------------------------------------------------------------------------
+
+/// a [m,k] times b [k,n], either stored transposed, and the sum of the magnitudes of what is added.
+struct Product {
+  Values value, magnitude;
+};
+
+Product multiply(const Floats& a, bool transpose_a, const Floats& b, bool transpose_b,
+                 std::size_t m, std::size_t n, std::size_t k) {
+  Product p{Values(m * n), Values(m * n)};
+  for (std::size_t i = 0; i < m; ++i)
+    for (std::size_t j = 0; j < n; ++j)
+      for (std::size_t l = 0; l < k; ++l) {
+        const double term = double{transpose_a ? a[l * m + i] : a[i * k + l]} *
+                            double{transpose_b ? b[j * k + l] : b[l * n + j]};
+        p.value[i * n + j] += term;
+        p.magnitude[i * n + j] += std::abs(term);
+      }
+  return p;
+}
+
+void check_linear(const LinearShape& s, Context& context) {
+  INFO("linear rows=" << s.rows << " in=" << s.in << " out=" << s.out);
+  const std::size_t rows = static_cast<std::size_t>(s.rows), in = static_cast<std::size_t>(s.in),
+                    out = static_cast<std::size_t>(s.out);
+  const Floats host_x = random_floats(rows * in, 1), host_w = random_floats(out * in, 2),
+               host_b = random_floats(out, 3), host_dy = random_floats(rows * out, 4);
+  const Workspace workspace(std::max({cuda::linear_forward_workspace(s, context),
+                                      cuda::linear_backward_data_workspace(s, context),
+                                      cuda::linear_backward_weights_workspace(s, context)}),
+                            context);
+  DeviceArray<float> x(host_x), w(host_w), b(host_b), y(rows * out), dy(host_dy), dx(rows * in),
+      dw(out * in), db(out);
+  const auto run = [&] {
+    for (DeviceArray<float>* array : {&y, &dx, &dw, &db}) array->poison();
+    cuda::linear_forward(x, w, b, y, s, context);
+    cuda::linear_backward_data(dy, w, dx, s, context);
+    cuda::linear_backward_weights(x, dy, dw, db, s, context);
+    return std::vector<Floats>{y.read(), dx.read(), dw.read(), db.read()};
+  };
+  const std::vector<Floats> got = run();
+
+  /// In whatever order they are added, `terms` of them make as many roundings at most.
+  const auto check = [](const Floats& result, Product p, std::size_t terms, std::size_t columns) {
+    for (double& value : p.magnitude) value *= static_cast<double>(terms + 1) * kRounding;
+    CHECK(mismatch(result, p.value, p.magnitude, columns) == "");
+  };
+  Product forward = multiply(host_x, false, host_w, true, rows, out, in);
+  for (std::size_t i = 0; i < rows * out; ++i) {
+    forward.value[i] += host_b[i % out];
+    forward.magnitude[i] += std::abs(host_b[i % out]);
+  }
+  check(got[0], forward, in + 1, out);
+  check(got[1], multiply(host_dy, false, host_w, false, rows, in, out), out, in);
+  check(got[2], multiply(host_dy, true, host_x, false, out, in, rows), rows, in);
+  check(got[3], multiply(host_dy, true, Floats(rows, 1.0F), false, out, 1, rows), rows, 1);
+
+  const std::vector<Floats> again = run();
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(difference(again[i], got[i]) == "");
+}
+
+// --- Loss and optimiser ------------------------------------------------------------------------
+
+std::vector<std::int32_t> random_labels(int rows, int classes) {
+  std::mt19937 generator(9);
+  std::vector<std::int32_t> labels(static_cast<std::size_t>(rows));
+  for (auto& label : labels) label = static_cast<std::int32_t>(generator() % classes);
+  for (std::size_t i = 2; i < labels.size(); i += 5) labels[i] = -1;
+  return labels;
+}
+
+struct Loss {
+  Floats loss, dlogits;
+  Metrics metrics;
+};
+
+constexpr Metrics kBefore{
+    .loss_sum = 0.5, .wrong = 7, .wrong_top5 = 3, .images = 100, .not_finite = 0};
+
+/// dlogits: 0 none, 1 apart, 2 in place.
+Loss cross_entropy(const Floats& logits, const std::vector<std::int32_t>& labels, int dlogits,
+                   Context& context) {
+  const int rows = static_cast<int>(labels.size());
+  const int classes = static_cast<int>(logits.size() / labels.size());
+  DeviceArray<float> z(logits), dz(dlogits == 1 ? logits.size() : 0), loss(1);
+  DeviceArray<std::int32_t> device_labels(labels);
+  auto metrics = device_value(kBefore);
+  float* const out = dlogits == 0 ? nullptr : dlogits == 1 ? dz.data() : z.data();
+  cuda::softmax_cross_entropy(z, device_labels, loss, out, metrics, rows, classes, context);
+  return {loss.read(), dlogits == 1 ? dz.read() : z.read(), metrics.read()[0]};
+}
+
+void check_counts(const Metrics& got, const Metrics& expected) {
+  CHECK(got.wrong == expected.wrong);
+  CHECK(got.wrong_top5 == expected.wrong_top5);
+  CHECK(got.images == expected.images);
+  CHECK(got.not_finite == expected.not_finite);
+}
+
+/// Against the oracle, and the counts against the CPU's.
+void check_cross_entropy(const Floats& logits, const std::vector<std::int32_t>& labels, Both& on) {
+  const int rows = static_cast<int>(labels.size());
+  const int classes = static_cast<int>(logits.size() / labels.size());
+  INFO("rows=" << rows << " classes=" << classes);
+  const Loss got = cross_entropy(logits, labels, 1, on.cuda);
+  Metrics expected = kBefore;
+  float cpu_loss = 0;
+  cpu::softmax_cross_entropy(logits.data(), labels.data(), &cpu_loss, nullptr, &expected, rows,
+                             classes, on.cpu);
+  check_counts(got.metrics, expected);
+
+  // An exponential's relative error is the rounding of its argument, which is at most the range.
+  const auto [least, most] = std::minmax_element(logits.begin(), logits.end());
+  const double roundings = (16 + *most - *least) * kRounding;
+  const double images = static_cast<double>(expected.images - kBefore.images);
+  const double loss = images > 0 ? oracle::cross_entropy(to_double(logits), labels) : 0;
+  const double allowed = roundings * (1 + std::abs(loss) + std::log(classes));
+  CHECK(mismatch(got.loss, {loss}, {allowed}) == "");
+  CHECK(std::abs(got.metrics.loss_sum - kBefore.loss_sum - loss * images) <= allowed * images);
+  CHECK(mismatch(got.dlogits, oracle::cross_entropy_gradient(to_double(logits), labels),
+                 Values(logits.size(), roundings / std::max(images, 1.0)),
+                 static_cast<std::size_t>(classes)) == "");
+
+  const Loss in_place = cross_entropy(logits, labels, 2, on.cuda);
+  CHECK(difference(in_place.dlogits, got.dlogits) == "");
+  CHECK(std::memcmp(&in_place.metrics, &got.metrics, sizeof(Metrics)) == 0);
+  const Loss evaluated = cross_entropy(logits, labels, 0, on.cuda);
+  CHECK(difference(evaluated.loss, got.loss) == "");
+  CHECK(difference(evaluated.dlogits, logits) == "");
+  CHECK(std::memcmp(&evaluated.metrics, &got.metrics, sizeof(Metrics)) == 0);
+}
+
+void check_sgd(std::size_t size, std::size_t shift, bool nesterov, Context& context) {
+  INFO("size=" << size << " shift=" << shift << " nesterov=" << nesterov);
+  StepState s{};
+  s.learning_rate = 0.1F;
+  s.momentum = 0.9F;
+  s.gradient_scale = 0.75F;
+  s.weight_decay = 5e-4F;
+  const Floats host_w = random_floats(size, 1), host_g = random_floats(size, 2),
+               host_m = random_floats(size, 3);
+  DeviceArray<float> w(host_w, shift), g(host_g, shift), m(host_m, shift);
+  auto state = device_value(s);
+  auto stopped = device_value(Metrics{0, 0, 0, 0, 1}), finite = device_value(Metrics{});
+  const auto step = [&](const Metrics* metrics) {
+    cuda::sgd_step(w, g, m, static_cast<std::int64_t>(size), nesterov, state, metrics, context);
+  };
+  step(stopped);
+  CHECK(difference(w.read(), host_w) == "");
+  CHECK(difference(m.read(), host_m) == "");
+  step(finite);
+  Values expected_w(size), expected_m(size), allowed(size);
+  for (std::size_t i = 0; i < size; ++i) {
+    const double gradient = host_g[i] + double{s.weight_decay} * host_w[i];
+    expected_m[i] = double{s.momentum} * host_m[i] + double{s.gradient_scale} * gradient;
+    const double direction =
+        nesterov ? gradient + double{s.momentum} * expected_m[i] : expected_m[i];
+    expected_w[i] = host_w[i] - double{s.learning_rate} * direction;
+    allowed[i] = 4 * kRounding * (std::abs(host_w[i]) + std::abs(host_g[i]) + std::abs(host_m[i]));
+  }
+  CHECK(mismatch(m.read(), expected_m, allowed) == "");
+  CHECK(mismatch(w.read(), expected_w, allowed) == "");
+  CHECK(difference(g.read(), host_g) == "");
+}
+
+// --- Input -------------------------------------------------------------------------------------
+
+constexpr std::size_t kImages = 5;
+
+template <typename Pixel>
+void check_load_images(const std::vector<Pixel>& host_images, int rows, bool augment, Both& on) {
+  INFO("rows=" << rows << " augment=" << augment << " bytes=" << sizeof(Pixel));
+  const std::vector<std::uint8_t> host_labels = {3, 255, 0, 99, 1};
+  // Two entries that are skipped, and padding, also at the end.
+  const std::vector<std::int32_t> host_order = {-1, 2, 4, 0, -1, 1, 3, 3, 0, 4, -1};
+  StepState state{};
+  state.seed = 42;
+  state.epoch = 7;
+  state.first = 2;
+  const Normalisation normalisation{{125.3F, 123.0F, 113.9F}, {63.0F, 62.1F, 66.7F}};
+  const auto count = static_cast<std::size_t>(rows);
+  Floats expected(count * kImageBytes);
+  std::vector<std::int32_t> expected_labels(count);
+  cpu::load_images(host_images.data(), host_labels.data(), host_order.data(), expected.data(),
+                   expected_labels.data(), rows, normalisation, augment, &state, on.cpu);
+  DeviceArray<Pixel> images(host_images);
+  DeviceArray<std::uint8_t> image_labels(host_labels);
+  DeviceArray<std::int32_t> order(host_order), labels(count);
+  DeviceArray<float> x(expected.size());
+  auto device_state = device_value(state);
+  cuda::load_images(images, image_labels, order, x, labels, rows, normalisation, augment,
+                    device_state, on.cuda);
+  CHECK(difference(x.read(), expected, kImageBytes) == "");
+  CHECK(difference(labels.read(), expected_labels) == "");
+}
+
+}  // namespace
+
+TEST_CASE("ReLU and addition are those of the CPU, also of NaN and infinity") {
+  Both on;
+  for (const std::size_t size : {0, 1, 3, 4, 255, 1024, 1030, 100003}) {
+    for (const std::size_t shift : {0, 1}) check_elementwise(size, shift, on);
+  }
+}
+
+TEST_CASE("dropout draws as on the CPU") {
+  Both on;
+  check_dropout(0, 8, 0, 0.5F, on);
+  check_dropout(1, 1, 0, 0.5F, on);
+  check_dropout(3, 5, 0, 0.3F, on);
+  check_dropout(7, 64, 0, 0.3F, on);
+  check_dropout(7, 64, 1, 0.3F, on);
+  check_dropout(2, 4102, 0, 0.0F, on);
+  check_dropout(2, 4104, 0, 0.9F, on);
+  // More rows than a grid is high.
+  if (!is_emulated()) check_dropout(70000, 4, 0, 0.5F, on);
+  DeviceArray<float> x(4);
+  auto state = device_value(StepState{});
+  CHECK_THROWS_AS(cuda::dropout(x, x, 1, 4, 1, 0, state, on.cuda), Error);
+  CHECK_THROWS_AS(cuda::dropout(x, x, 1, 0, 0.5F, 0, state, on.cuda), Error);
+}
+
+TEST_CASE("pooling, with maxima that occur twice") {
+  Context context(Device::kCuda);
+  for (const PoolShape& s : pool_shapes()) {
+    for (const std::size_t shift : {0, 1}) {
+      check_average_pool(s, shift, context);
+      Floats few = random_floats(inputs(s), 3);  // many equal ones
+      for (float& value : few) value = std::round(value);
+      check_max_pool(s, shift, few, context);
+      check_max_pool(s, shift, random_floats(inputs(s), 4), context);
+    }
+  }
+  DeviceArray<float> x(36), y(36);
+  CHECK_THROWS_AS(cuda::average_pool_forward(x, y, {1, 6, 6, 1, 4}, context), Error);
+  CHECK_THROWS_AS(cuda::average_pool_forward(x, y, {1, 6, 6, 1, 0}, context), Error);
+}
+
+TEST_CASE("the maximum of a window with a NaN is a NaN") {
+  Context context(Device::kCuda);
+  for (const int c : {1, 4}) {
+    const PoolShape s{1, 4, 4, c, 2};
+    for (const float other : {0.0F, kInfinity, -kInfinity}) {
+      Floats x(inputs(s), other);
+      for (std::size_t i = 0; i < x.size(); i += 5) x[i] = kNan;
+      check_max_pool(s, 0, x, context);
+    }
+  }
+}
+
+TEST_CASE("the linear layer and its gradients") {
+  Context context(Device::kCuda);
+  for (const LinearShape& s : std::vector<LinearShape>{
+           {1, 1, 1}, {3, 5, 2}, {7, 64, 10}, {8, 32, 32}, {33, 20, 100}, {130, 33, 65}}) {
+    check_linear(s, context);
+  }
+  DeviceArray<float> a(4);
+  CHECK_THROWS_AS(cuda::linear_forward(a, a, a, a, {0, 1, 1}, context), Error);
+}
+
+TEST_CASE("the loss, its gradient and the counts") {
+  Both on;
+  for (const auto& [rows, classes] : std::vector<std::pair<int, int>>{
+           {1, 1}, {1, 10}, {5, 5}, {31, 10}, {33, 7}, {64, 100}, {100, 33}, {3, 1000}}) {
+    const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(classes);
+    const std::vector<std::int32_t> labels = random_labels(rows, classes);
+    for (const float scale : {1.0F, 30.0F}) {
+      Floats logits = random_floats(size, 1);
+      for (float& value : logits) value *= scale;
+      check_cross_entropy(logits, labels, on);
+      for (float& value : logits) value = std::round(value / scale);  // many equal ones
+      check_cross_entropy(logits, labels, on);
+    }
+  }
+  check_cross_entropy(random_floats(40, 1), {-1, -1, -1, -1}, on);
+}
+
+TEST_CASE("an image is wrong among five where five logits are larger") {
+  Both on;
+  const Floats logits = {6, 5, 4, 3, 2, 1, 0};
+  for (const std::int32_t label : {0, 1, 4, 5, 6}) {
+    INFO("label " << label);
+    const Metrics metrics = cross_entropy(logits, {label}, 0, on.cuda).metrics;
+    CHECK(metrics.wrong - kBefore.wrong == (label > 0 ? 1 : 0));
+    CHECK(metrics.wrong_top5 - kBefore.wrong_top5 == (label > 4 ? 1 : 0));
+  }
+}
+
+TEST_CASE("a loss that is not finite is counted as such") {
+  Both on;
+  for (const float bad : {kNan, kInfinity, -kInfinity}) {
+    for (std::size_t at = 0; at < 50; at += 7) {
+      INFO(bad << " at " << at);
+      const std::vector<std::int32_t> labels = {1, 9, -1, 0, 3};
+      Floats logits = random_floats(50, 1);
+      logits[at] = bad;
+      const Loss got = cross_entropy(logits, labels, 1, on.cuda);
+      Metrics expected = kBefore;
+      float loss = 0;
+      cpu::softmax_cross_entropy(logits.data(), labels.data(), &loss, nullptr, &expected, 5, 10,
+                                 on.cpu);
+      check_counts(got.metrics, expected);
+      CHECK(std::isfinite(got.loss[0]) == std::isfinite(loss));
+    }
+  }
+  const Loss got = cross_entropy(random_floats(30, 1), {0, 10, 3}, 1, on.cuda);  // no such class
+  CHECK(std::isnan(got.loss[0]));
+  CHECK(got.metrics.not_finite == 1);
+}
+
+TEST_CASE("the optimiser's step, which a loss that is not finite prevents") {
+  Context context(Device::kCuda);
+  for (const std::size_t size : {1, 3, 4, 1023, 4099, 100001}) {
+    for (const std::size_t shift : {0, 1}) {
+      for (const bool nesterov : {false, true}) check_sgd(size, shift, nesterov, context);
+    }
+  }
+}
+
+TEST_CASE("images are loaded as on the CPU, from bytes and from floats") {
+  Both on;
+  std::mt19937 generator(1);
+  std::vector<std::uint8_t> bytes(kImages * kImageBytes);
+  for (auto& byte : bytes) byte = static_cast<std::uint8_t>(generator());
+  for (const bool augment : {false, true}) {
+    for (const int rows : {0, 1, 9}) {
+      check_load_images(bytes, rows, augment, on);
+      check_load_images(random_floats(bytes.size(), 2, 100), rows, augment, on);
+    }
+  }
+}
+
+TEST_CASE("an epoch's order is a stable sort by Philox keys, on every device") {
+  Both on;
+  for (const int n : {0, 1, 2, 1000, 50000}) {
+    INFO(n << " items");
+    const auto size = static_cast<std::size_t>(n);
+    std::vector<std::int32_t> items(size), positions(size), expected(size), order(size);
+    for (std::size_t i = 0; i < size; ++i) items[i] = static_cast<std::int32_t>(3 * i + 1);
+    std::iota(positions.begin(), positions.end(), 0);
+    const std::uint64_t seed = 0xFEDCBA9876543210;
+    const auto key = [&](std::int32_t i) {
+      const PhiloxWords random =
+          philox(seed, static_cast<std::uint32_t>(i), 0, 4, RandomUse::kShuffle);
+      return std::pair(random.word[0], random.word[1]);
+    };
+    std::stable_sort(positions.begin(), positions.end(),
+                     [&](std::int32_t a, std::int32_t b) { return key(a) < key(b); });
+    for (std::size_t i = 0; i < size; ++i) {
+      expected[i] = items[static_cast<std::size_t>(positions[i])];
+    }
+    std::vector<std::uint64_t> memory(cpu::shuffle_workspace(n, on.cpu) / 8 + 1);
+    on.cpu.workspace = reinterpret_cast<std::byte*>(memory.data());
+    cpu::shuffle(items.data(), order.data(), n, seed, 4, on.cpu);
+    CHECK(difference(order, expected) == "");
+    const Workspace workspace(cuda::shuffle_workspace(n, on.cuda), on.cuda);
+    DeviceArray<std::int32_t> device_items(items), device_order(size);
+    cuda::shuffle(device_items, device_order, n, seed, 4, on.cuda);
+    CHECK(difference(device_order.read(), expected) == "");
+  }
+}
