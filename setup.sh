@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(g++ cmake make libdnnl-dev libcli11-dev nlohmann-json3-dev libfmt-dev)
 if [ "${1:-build}" = test ]; then
-  packages+=(catch2 libbenchmark-dev python3 clang-format)
+  packages+=(catch2 libbenchmark-dev libboost-context-dev python3 clang-format)
 fi
 
 missing=()
