@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Gathers what tests/gpu.sh needs on a machine that has a GPU and little else: the programs of a CUDA
+# build, the shared libraries that they were linked with, the golden files, and the losses of a
+# short run on the CPU to compare the GPU's with.
+# usage: tests/gpu_bundle.sh BUILD_DIRECTORY BUNDLE_DIRECTORY
+set -euo pipefail
+build=$(realpath "$1")
+source=$(realpath "$(dirname "$0")/..")
+mkdir -p "$2"
+bundle=$(realpath "$2")
+
+programs=(wrn_train wrn_synthetic bench_ladder)
+for program in "$build"/test_cuda_* "$build"/test_golden "$build"/test_tape "$build"/test_ops; do
+  [ -x "$program" ] && programs+=("$(basename "$program")")
+done
+mkdir -p "$bundle/bin" "$bundle/lib" "$bundle/golden"
+for program in "${programs[@]}"; do
+  [ -x "$build/$program" ] || { echo "gpu_bundle: $build/$program is missing; build it" >&2; exit 1; }
+  strip -o "$bundle/bin/$program" "$build/$program"
+  # All but what belongs to the C library, which every Linux has and which must be its own.
+  ldd "$build/$program" | awk '$3 ~ /^\// && $1 !~ /^lib(c|m|dl|rt|pthread)\.so/ { print $3 }'
+done | sort -u | xargs -I{} cp -L {} "$bundle/lib/"
+cp "$source"/tests/golden/*.safetensors "$bundle/golden/"
+cp "$source/tests/gpu.sh" "$source/tests/gpu_report.py" "$source/benchmarks/ladder_table.py" "$bundle/"
+
+# A low rate keeps rounding from growing into another result.
+cat >"$bundle/reference.flags" <<'FLAGS'
+--dataset synthetic --model wrn-10-1 --epochs 3 --lr 0.01 --limit-train 1280 --limit-test 512 --seed 1 --dropout 0.1
+FLAGS
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+# shellcheck disable=SC2046
+"$build/wrn_train" $(cat "$bundle/reference.flags") --data-path "$scratch/synthetic" --device cpu \
+  -o "$scratch/run" --quiet >/dev/null
+cp "$scratch/run/metrics.jsonl" "$bundle/reference.jsonl"
+git -C "$source" rev-parse HEAD >"$bundle/commit" 2>/dev/null || echo unknown >"$bundle/commit"
+du -sh "$bundle"
