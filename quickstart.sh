@@ -18,5 +18,13 @@ cmake --build build --target wrn_train --parallel "$(nproc)" >>build.log 2>&1 ||
   { tail -n 40 build.log; exit 1; }
 rm -f build.log
 
-exec build/wrn_train --dataset synthetic --data-path runs/synthetic --model wrn-10-1 --epochs 8 \
-  -o runs/quickstart --overwrite "$@"
+# A flag that is given replaces the one here.
+flags=(--overwrite)
+for pair in "--dataset synthetic" "--data-path runs/synthetic" "--model wrn-10-1" "--epochs 8" \
+  "--output-dir runs/quickstart"; do
+  case " $* " in
+    *" ${pair% *} "* | *" ${pair% *}="*) ;;
+    *) read -ra words <<<"$pair" && flags+=("${words[@]}") ;;
+  esac
+done
+exec build/wrn_train "${flags[@]}" "$@"
