@@ -12,12 +12,11 @@ namespace wrn {
 
 namespace {
 
-std::vector<std::int32_t> random_order(std::int64_t n, std::uint64_t seed, std::uint32_t time,
-                                       RandomUse use) {
+std::vector<std::int32_t> split_order(std::int64_t n, std::uint64_t seed) {
   WRN_CHECK(n >= 0 && n <= std::numeric_limits<std::int32_t>::max(), "{} images", n);
   std::vector<std::uint64_t> keys(static_cast<std::size_t>(n));
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    const PhiloxWords random = philox(seed, static_cast<std::uint32_t>(i), 0, time, use);
+    const PhiloxWords random = philox(seed, static_cast<std::uint32_t>(i), 0, 0, RandomUse::kSplit);
     keys[i] = std::uint64_t{random.word[0]} << 32 | random.word[1];
   }
   return argsort(keys);
@@ -44,7 +43,7 @@ ValidationSplit split_validation(std::int64_t n, double fraction, std::uint64_t 
                             n, count == 0 ? "validate with" : "train on"),
                 Status::kUsage);
   }
-  const std::vector<std::int32_t> order = random_order(n, seed, 0, RandomUse::kSplit);
+  const std::vector<std::int32_t> order = split_order(n, seed);
   ValidationSplit split;
   split.validation.assign(order.begin(), order.begin() + count);
   split.train.assign(order.begin() + count, order.end());

@@ -5,7 +5,7 @@
 //
 // In this program the key is the seed, and the counter says what the number is for:
 //   counter = { item, row, time, use }
-//   shuffle     item = data set index                            time = epoch
+//   shuffle     item = place in the list of training images      time = epoch
 //   augment     item = data set index                            time = epoch
 //   initialise  item = element / 2         row = parameter index
 //   split       item = data set index
