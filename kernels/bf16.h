@@ -1,0 +1,36 @@
+// bfloat16: the upper half of an fp32 number, so that it has its range and 8 bits of precision.
+// CUDA's own type needs CUDA's headers; this one lets a header name bf16 tensors in any build. It
+// is for storing: sums are kept in fp32.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/philox.h"  // WRN_HOST_DEVICE
+
+namespace wrn {
+
+struct bf16 {
+  std::uint16_t bits;
+};
+
+WRN_HOST_DEVICE constexpr float to_float(float x) { return x; }
+WRN_HOST_DEVICE constexpr float to_float(bf16 x) {
+  return __builtin_bit_cast(float, std::uint32_t{x.bits} << 16);
+}
+
+/// The nearest bf16, the even one of two; a NaN stays a NaN.
+WRN_HOST_DEVICE inline bf16 to_bf16(float x) {
+#if defined(__CUDA_ARCH__)
+  bf16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+#else
+  const auto bits = __builtin_bit_cast(std::uint32_t, x);
+  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) {
+    return {static_cast<std::uint16_t>(bits >> 16 | 0x40U)};
+  }
+  return {static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16)};
+#endif
+}
+
+}  // namespace wrn
