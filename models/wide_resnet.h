@@ -43,6 +43,9 @@ struct WideResNetSpec {
 /// are left at their defaults. Throws an Error(kUsage) that shows what a name looks like.
 WideResNetSpec parse_model(const std::string& name);
 
+/// How many numbers such a network learns.
+std::int64_t parameter_count(const WideResNetSpec& spec);
+
 class WideResNet {
  public:
   explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu);
