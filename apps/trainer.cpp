@@ -263,6 +263,7 @@ void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
                            {"test_error", test->error},
                            {"test_top5_error", test->top5_error},
                            {"seconds", position.seconds},
+                           {"training_seconds", position.training_seconds},
                            {"images_per_second",
                             static_cast<double>(position.sums.images) / position.training_seconds}};
     if (validation) {

@@ -95,7 +95,8 @@ class TestFiles(harness.SystemTest):
         for line in lines:
             self.assertEqual(set(line), {
                 "epoch", "lr", "train_loss", "train_error", "test_loss", "test_error",
-                "test_top5_error", "val_loss", "val_error", "seconds", "images_per_second"})
+                "test_top5_error", "val_loss", "val_error", "seconds", "training_seconds",
+                "images_per_second"})
             for name, value in line.items():
                 self.assertIsInstance(value, (int, float), name)
                 if name.endswith("error"):
@@ -109,7 +110,7 @@ class TestFiles(harness.SystemTest):
         self.succeed(*self.flags(epochs=1), "-o", self.out)
         self.assertEqual(set(read_metrics(self.out)[0]), {
             "epoch", "lr", "train_loss", "train_error", "test_loss", "test_error",
-            "test_top5_error", "seconds", "images_per_second"})
+            "test_top5_error", "seconds", "training_seconds", "images_per_second"})
 
     def test_best_is_chosen_on_the_validation_split(self):
         best = json.loads(read_safetensors(self.run_dir / CHECKPOINT)[0]["best"])
