@@ -8,9 +8,11 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "apps/options.h"
+#include "data/whitening.h"
 #include "engine/parameters.h"
 #include "engine/safetensors.h"
 #include "kernels/kernels.h"
@@ -37,6 +39,7 @@ struct Checkpoint {
   int classes = 0;
   std::vector<std::string> class_names;
   Normalisation normalisation{};
+  std::optional<Whitening> whitening;  // tensors of the file; its checksum is in the metadata
   std::string data_checksum;
   Position position;
   std::int64_t steps_per_epoch = 0;

@@ -48,14 +48,15 @@ SplitResult result_of(const Metrics& sums) {
 }  // namespace
 
 Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
-                 const Normalisation& normalisation, Context& context,
+                 const Normalisation& normalisation, const Whitening* whitening, Context& context,
                  const volatile std::sig_atomic_t& stop, Purpose purpose)
     : settings_(settings),
       normalisation_(normalisation),
       context_(context),
       stop_(stop),
       model_(spec_of(settings, train.classes()), context.device()),
-      data_(train, test, context.device()),
+      data_(whitening != nullptr ? ResidentData(train, test, *whitening, context)
+                                 : ResidentData(train, test, context.device())),
       split_(split_validation(train.size(), settings.val_split, settings.seed)),
       test_(static_cast<std::size_t>(test.size())),
       state_(context.device()) {
