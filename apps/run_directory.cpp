@@ -48,6 +48,7 @@ std::map<std::string, std::string> to_metadata(const Checkpoint& c) {
           {"class_names", nlohmann::json(c.class_names).dump()},
           {"mean", nlohmann::json(c.normalisation.mean).dump()},
           {"std", nlohmann::json(c.normalisation.std).dump()},
+          {"whitening", c.whitening ? c.whitening->checksum() : "none"},
           {"settings", settings.dump()},
           {"data_checksum", c.data_checksum},
           {"position", to_json(c.position).dump()},
@@ -79,6 +80,10 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     for (std::size_t i = 0; i < 3; ++i) {
       c.normalisation.mean[i] = parsed("mean").at(i).get<float>();
       c.normalisation.std[i] = parsed("std").at(i).get<float>();
+    }
+    if (const auto found = file.metadata.find("whitening");
+        found != file.metadata.end() && found->second != "none") {
+      c.whitening = import_whitening(file, found->second);
     }
     c.data_checksum = text("data_checksum");
     c.position = position_of(parsed("position"));
@@ -143,6 +148,7 @@ void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& paramete
   Safetensors file;
   file.metadata = to_metadata(checkpoint);
   export_state(parameters, checkpoint.total_steps(), true, file);
+  if (checkpoint.whitening) export_whitening(*checkpoint.whitening, file);
   // Best comes first: killed between the two, the run comes to this epoch once more. The other way
   // round, it would go on from here with a best that is out of date.
   write_safetensors(is_best ? best() : latest(), file);

@@ -9,10 +9,12 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "apps/options.h"
 #include "apps/tensorboard.h"
+#include "data/whitening.h"
 #include "engine/parameters.h"
 #include "engine/safetensors.h"
 #include "kernels/kernels.h"
@@ -39,6 +41,7 @@ struct Checkpoint {
   int classes = 0;
   std::vector<std::string> class_names;
   Normalisation normalisation{};
+  std::optional<Whitening> whitening;  // tensors of the file; its checksum is in the metadata
   std::string data_checksum;
   Position position;
   std::int64_t steps_per_epoch = 0;

@@ -48,14 +48,15 @@ SplitResult result_of(const Metrics& sums) {
 }  // namespace
 
 Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
-                 const Normalisation& normalisation, Context& context,
+                 const Normalisation& normalisation, const Whitening* whitening, Context& context,
                  const volatile std::sig_atomic_t& stop, Purpose purpose)
     : settings_(settings),
       normalisation_(normalisation),
       context_(context),
       stop_(stop),
       model_(spec_of(settings, train.classes()), context.device()),
-      data_(train, test, context.device()),
+      data_(whitening != nullptr ? ResidentData(train, test, *whitening, context)
+                                 : ResidentData(train, test, context.device())),
       split_(split_validation(train.size(), settings.val_split, settings.seed)),
       test_(static_cast<std::size_t>(test.size())),
       state_(context.device()) {
@@ -262,6 +263,7 @@ void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
                            {"test_error", test->error},
                            {"test_top5_error", test->top5_error},
                            {"seconds", position.seconds},
+                           {"training_seconds", position.training_seconds},
                            {"images_per_second",
                             static_cast<double>(position.sums.images) / position.training_seconds}};
     if (validation) {

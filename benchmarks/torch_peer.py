@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""wrn_train's peer: the same training in plain PyTorch, on the CPU, in float32.
+"""wrn_train's peer: the same training in plain PyTorch.
 
 It draws the same random numbers (Philox, see kernels/philox.h) and so trains on the same images,
 flipped and cropped alike, in the same order, by the same recipe. Two uses:
@@ -7,11 +7,15 @@ flipped and cropped alike, in the same order, by the same recipe. Two uses:
   torch_peer.py --data-path DIR --model wrn-16-1 --epochs 5 --seed 1 -o metrics.jsonl
       trains; a line of metrics an epoch, with the fields of wrn_train's metrics.jsonl.
   torch_peer.py --data-path DIR --model wrn-16-1 --steps 40 --memory-format channels_last
-      trains for that many steps and prints speed, memory and the share of convolutions as JSON.
-      The making of batches and the first two steps are not timed; the profiled steps follow
-      the timed ones.
+      trains for that many steps and prints speed and memory as JSON; on the CPU the share of
+      convolutions, too. The making of batches, what a mode prepares, and the first two steps are
+      not timed; the profiled steps follow the timed ones.
+
+On a GPU there are four modes: eager, or by torch.compile; and either launched step by step or
+captured in a CUDA graph, whose replay is a step. bf16 is autocast's, over fp32 weights.
 """
 import argparse
+import contextlib
 import json
 import resource
 import sys
@@ -24,32 +28,15 @@ import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "golden"))
+from philox import AUGMENT, SHUFFLE, philox  # noqa: E402
 from torch_wrn import WideResNet  # noqa: E402
+from whitening import Whitening  # noqa: E402
 
-SHUFFLE, AUGMENT = 1, 2  # RandomUse of kernels/philox.h
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+MODES = ("eager", "graph", "compile", "compile+graph")
 
 
-# ---- random numbers, data ---------------------------------------------------------------------
-
-def philox(seed, items, epoch, use):
-    """Philox4x32-10 at counters {items[i], 0, epoch, use} -> uint64 [4, n], each below 2^32."""
-    low = np.uint64(0xFFFFFFFF)
-    c0 = np.asarray(items, np.uint64)
-    c1, c2, c3 = (np.full_like(c0, value) for value in (0, epoch, use))
-    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = ((p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), p1 & low,
-                          (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & low)
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3])
-
-
-# The first test vectors of the generator's authors, restricted to counters with row 0.
-assert [hex(w) for w in philox(0, [0], 0, 0)[:, 0]] == [
-    "0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
-
+# ---- data ---------------------------------------------------------------------------------------
 
 def read_cifar10(directory, limit_train=None, limit_test=None):
     """-> train images [n,32,32,3] and labels [n], test images and labels; all uint8."""
@@ -63,13 +50,13 @@ def read_cifar10(directory, limit_train=None, limit_test=None):
 
 
 def epoch_order(seed, epoch, count):
-    word = philox(seed, np.arange(count), epoch, SHUFFLE)
+    word = philox(seed, np.arange(count), 0, epoch, SHUFFLE)
     return np.argsort(word[0] << np.uint64(32) | word[1], kind="stable")
 
 
 def augment(images, indices, seed, epoch):
     """Flip with probability 1/2, then pad 4 pixels by reflection and crop 32x32: [n,32,32,3]."""
-    word = philox(seed, indices, epoch, AUGMENT)
+    word = philox(seed, indices, 0, epoch, AUGMENT)
     flip = (word[0] >> np.uint64(31)).astype(bool)
 
     def reflected(word):  # source coordinate of each pixel: [n, 32]
@@ -90,14 +77,19 @@ class Data:
          self.test_images, self.test_labels) = read_cifar10(args.data_path, args.limit_train,
                                                             args.limit_test)
         self.args = args
-        pixels = self.images.reshape(-1, 3)
-        self.mean, self.std = pixels.mean(0, np.float64), pixels.std(0, np.float64)
+        if args.preprocess == "zca":
+            whiten = Whitening(self.images)
+            self.images, self.test_images = whiten(self.images), whiten(self.test_images)
+            self.mean, self.std = 0.0, 1.0
+        else:
+            pixels = self.images.reshape(-1, 3)
+            self.mean, self.std = pixels.mean(0, np.float64), pixels.std(0, np.float64)
 
     def to_tensors(self, images, labels):
         x = ((images - self.mean) / self.std).astype(np.float32)
         x = torch.from_numpy(x).permute(0, 3, 1, 2)
-        return (x.contiguous(memory_format=FORMATS[self.args.memory_format]),
-                torch.from_numpy(labels.astype(np.int64)))
+        return (x.contiguous(memory_format=FORMATS[self.args.memory_format]).to(self.args.device),
+                torch.from_numpy(labels.astype(np.int64)).to(self.args.device))
 
     def training_batches(self, epoch):
         size, seed = self.args.batch_size, self.args.seed
@@ -114,17 +106,28 @@ class Data:
 
 # ---- training ---------------------------------------------------------------------------------
 
-def make_optimizer(model, lr):
-    return torch.optim.SGD(model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=5e-4)
+def make_optimizer(model, args):
+    return torch.optim.SGD(model.parameters(), args.lr, momentum=0.9, nesterov=True,
+                           weight_decay=5e-4, fused=args.device == "cuda")
 
 
-def train_step(model, optimizer, x, labels):
-    logits = model(x)
-    loss = F.cross_entropy(logits, labels)
+def autocast(args):
+    """The context of a forward pass in the precision asked for."""
+    if args.precision != "bf16":
+        return contextlib.nullcontext()
+    # A captured graph must cast the weights at every replay: no cache.
+    return torch.autocast(args.device, torch.bfloat16, cache_enabled="graph" not in args.mode)
+
+
+def train_step(model, optimizer, x, labels, args):
+    """-> the loss and the number of errors, still on the device."""
+    with autocast(args):
+        logits = model(x)
+    loss = F.cross_entropy(logits.float(), labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return loss.item(), (logits.argmax(1) != labels).sum().item()
+    return loss.detach(), (logits.argmax(1) != labels).sum()
 
 
 class Mean:
@@ -134,20 +137,22 @@ class Mean:
         self.count = self.loss = self.errors = 0
 
     def add(self, loss, errors, count):
+        """Numbers, or tensors on the device, which summary() then waits for."""
         self.count, self.loss, self.errors = (self.count + count, self.loss + loss * count,
                                               self.errors + errors)
 
     def summary(self, split):
-        return {f"{split}_loss": self.loss / self.count,
-                f"{split}_error": 100 * self.errors / self.count}
+        return {f"{split}_loss": float(self.loss) / self.count,
+                f"{split}_error": 100 * float(self.errors) / self.count}
 
 
 @torch.no_grad()
-def evaluate(model, batches):
+def evaluate(model, batches, args):
     model.eval()
     total = Mean()
     for x, labels in batches:
-        logits = model(x)
+        with autocast(args):
+            logits = model(x).float()
         total.add(F.cross_entropy(logits, labels).item(),
                   (logits.argmax(1) != labels).sum().item(), len(labels))
     model.train()
@@ -156,7 +161,7 @@ def evaluate(model, batches):
 
 def train(model, data, args):
     drops = [args.epochs * tenths // 10 for tenths in (3, 6, 8)]
-    optimizer = make_optimizer(model, args.lr)
+    optimizer = make_optimizer(model, args)
     for epoch in range(args.epochs):
         if epoch in drops:
             optimizer.state.clear()  # the momentum, as the paper's code does
@@ -164,10 +169,11 @@ def train(model, data, args):
                 group["lr"] = args.lr * 0.2 ** sum(drop <= epoch for drop in drops)
         start, total = time.perf_counter(), Mean()
         for x, labels in data.training_batches(epoch):
-            total.add(*train_step(model, optimizer, x, labels), len(labels))
+            loss, errors = train_step(model, optimizer, x, labels, args)
+            total.add(loss.item(), errors.item(), len(labels))
         seconds = time.perf_counter() - start
         line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **total.summary("train"),
-                **evaluate(model, data.test_batches()), "seconds": time.perf_counter() - start,
+                **evaluate(model, data.test_batches(), args), "seconds": time.perf_counter() - start,
                 "images_per_second": total.count / seconds}
         print(json.dumps(line), file=args.output, flush=True)
 
@@ -178,39 +184,100 @@ def peak_rss_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def timed_steps(model, optimizer, batches):
+def timed_steps(step, batches):
     """-> seconds of every step, without the making of its batch, and the mean of all steps."""
     seconds, total = [], Mean()
     for x, labels in batches:
         start = time.perf_counter()
-        total.add(*train_step(model, optimizer, x, labels), len(labels))
+        loss, errors = step(x, labels)
+        total.add(loss.item(), errors.item(), len(labels))
         seconds.append(time.perf_counter() - start)
     return seconds, total
 
 
-def convolution_share(model, optimizer, batches):
+def convolution_share(step, batches):
     """Share of the time of training steps that is spent in convolutions, both directions."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        seconds, _ = timed_steps(model, optimizer, batches)
+        seconds, _ = timed_steps(step, batches)
     return sum(event.cpu_time_total for event in profile.key_averages()
                if event.key in ("aten::conv2d", "aten::convolution_backward")
                ) / (sum(seconds) * 1e6)
+
+
+def measure_on_cpu(model, data, args, warm_up):
+    start_rss_mb = peak_rss_mb()
+    optimizer = make_optimizer(model, args)
+    def step(x, labels): return train_step(model, optimizer, x, labels, args)
+    seconds, total = timed_steps(step, islice(data.training_batches(0), args.steps))
+    timed = seconds[warm_up:]
+    record = {"images_per_second": len(timed) * args.batch_size / sum(timed),
+              "peak_rss_mb": peak_rss_mb(), "start_rss_mb": start_rss_mb, "lr": args.lr,
+              **total.summary("train")}
+    record["conv_share"] = convolution_share(step, islice(data.training_batches(0), 5))
+    return record
+
+
+def captured(step, model, optimizer, batch):
+    """-> a function that does `step` by replaying a CUDA graph of it. Capturing has to be preceded
+    by steps in another stream, whose effects are undone here."""
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    static = [x.clone() for x in batch]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(*static)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = step(*static)
+    model.load_state_dict(before)  # copies into the tensors that the graph knows
+    for state in optimizer.state.values():
+        state["momentum_buffer"].zero_()
+
+    def replay(*inputs):
+        for mine, given in zip(static, inputs):
+            mine.copy_(given)
+        graph.replay()
+        return results
+    return replay
+
+
+def measure_on_gpu(model, data, args, warm_up):
+    """Steps are launched without waiting; the device's clock is read once before and once after."""
+    batches = list(islice(data.training_batches(0), args.steps))
+    optimizer = make_optimizer(model, args)
+    compiled = torch.compile(model) if "compile" in args.mode else model
+    def step(x, labels): return train_step(compiled, optimizer, x, labels, args)
+    if "compile" in args.mode:  # now, and not in the timed steps; undone as in captured()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        step(*batches[0])
+        model.load_state_dict(before)
+        optimizer.state.clear()
+    if "graph" in args.mode:
+        step = captured(step, model, optimizer, batches[0])
+    total, (begin, end) = Mean(), (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for i, (x, labels) in enumerate(batches):
+        if i == warm_up:
+            begin.record()
+        loss, errors = step(x, labels)
+        total.add(loss, errors, len(labels))
+    end.record()
+    torch.cuda.synchronize()
+    seconds = begin.elapsed_time(end) / 1000
+    # All that it holds but the batches, which would come one by one.
+    held = sum(x.numel() * x.element_size() for batch in batches[1:] for x in batch)
+    return {"images_per_second": (args.steps - warm_up) * args.batch_size / seconds,
+            "peak_device_mb": (torch.cuda.max_memory_allocated() - held) / 2**20, "lr": args.lr,
+            "device": torch.cuda.get_device_name(), **total.summary("train")}
 
 
 def measure(model, data, args, warm_up=2):
     if not warm_up < args.steps <= len(data.labels) // args.batch_size:
         raise SystemExit(f"torch_peer: --steps {args.steps}: must be more than {warm_up} and at "
                          f"most an epoch, {len(data.labels) // args.batch_size}")
-    start_rss_mb = peak_rss_mb()
-    optimizer = make_optimizer(model, args.lr)
-    seconds, total = timed_steps(model, optimizer, islice(data.training_batches(0), args.steps))
-    timed = seconds[warm_up:]
-    record = {"images_per_second": len(timed) * args.batch_size / sum(timed),
-              "peak_rss_mb": peak_rss_mb(), "start_rss_mb": start_rss_mb, "lr": args.lr,
-              **total.summary("train")}
-    record["conv_share"] = convolution_share(model, optimizer,
-                                             islice(data.training_batches(0), 5))
-    print(json.dumps(record), file=args.output)
+    on_device = measure_on_gpu if args.device == "cuda" else measure_on_cpu
+    print(json.dumps(on_device(model, data, args, warm_up)), file=args.output)
 
 
 def main():
@@ -221,23 +288,37 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--steps", type=int, help="measure this many steps of one epoch")
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--preprocess", choices=["meanstd", "zca"], default="meanstd")
+    parser.add_argument("--gamma-init", choices=["one", "uniform"], default="one")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-format", choices=FORMATS, default="channels_last")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
+    parser.add_argument("--mode", choices=MODES, default="eager", help="on a GPU, with --steps")
     parser.add_argument("--limit-train", type=int)
     parser.add_argument("--limit-test", type=int)
     parser.add_argument("--save-initial", help="safetensors of the initial weights, for wrn_train")
     parser.add_argument("-o", "--output", type=argparse.FileType("w"), default=sys.stdout)
     args = parser.parse_args()
 
+    if args.device == "cpu" and (args.precision != "fp32" or args.mode != "eager"):
+        parser.error("on the CPU there are only --precision fp32 and --mode eager")
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model = WideResNet(args.model)
+    if args.gamma_init == "uniform":
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.weight)
     if args.save_initial:
         from safetensors.torch import save_file
         save_file(model.state_dict(), args.save_initial)
-    model.to(memory_format=FORMATS[args.memory_format])
+    model.to(args.device, memory_format=FORMATS[args.memory_format])
     (measure if args.steps else train)(model, Data(args), args)
 
 

@@ -21,7 +21,11 @@ for program in "${programs[@]}"; do
   ldd "$build/$program" | awk '$3 ~ /^\// && $1 !~ /^lib(c|m|dl|rt|pthread)\.so/ { print $3 }'
 done | sort -u | xargs -I{} cp -L {} "$bundle/lib/"
 cp "$source"/tests/golden/*.safetensors "$bundle/golden/"
-cp "$source/tests/gpu.sh" "$source/tests/gpu_report.py" "$source/benchmarks/ladder_table.py" "$bundle/"
+cp "$source"/tests/{gpu.sh,gpu_stages.sh,gpu_report.py} "$source"/benchmarks/{run_gpu.sh,ladder_table.py} "$bundle/"
+# Where torch_peer.py looks for the network, too.
+mkdir -p "$bundle/benchmarks" "$bundle/tests/golden"
+cp "$source"/benchmarks/{compare_pytorch.py,torch_peer.py,cudnn_ladder.py,time_to_accuracy.sh} "$bundle/benchmarks/"
+cp "$source/tests/golden/torch_wrn.py" "$bundle/tests/golden/"
 
 # A low rate keeps rounding from growing into another result.
 cat >"$bundle/reference.flags" <<'FLAGS'

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The report of tests/gpu.sh.
+"""The reports of tests/gpu.sh and benchmarks/run_gpu.sh.
 
   gpu_report.py compare METRICS REFERENCE   fails where a loss of two runs differs by more than 1%
-  gpu_report.py summary OUT COMMIT_FILE     writes OUT/gpu.json and OUT/gpu.md from the stages' results;
-                                            fails if a stage did
+  gpu_report.py summary TITLE OUT COMMIT_FILE   writes OUT/gpu.json and OUT/gpu.md from the stages'
+                                            results; fails if a stage did
 """
 import datetime
 import json
@@ -36,7 +36,7 @@ def outcome(status):
     return {0: "passed", 77: "skipped", 124: "ran out of time"}.get(status, f"failed ({status})")
 
 
-def summary(out, commit_file):
+def summary(title, out, commit_file):
     out = Path(out)
     stages = []
     for line in (out / "stages.tsv").read_text().splitlines():
@@ -48,7 +48,7 @@ def summary(out, commit_file):
               "commit": Path(commit_file).read_text().strip(), "stages": stages}
     (out / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
     rows = "".join(f"| {s['stage']} | {s['outcome']} | {s['seconds']} |\n" for s in stages)
-    (out / "gpu.md").write_text(f"# Tests on a GPU\n\n{result['gpu']} (name, driver, memory, clock); "
+    (out / "gpu.md").write_text(f"# {title}\n\n{result['gpu']} (name, driver, memory, clock); "
                                 f"{result['date']}; commit {result['commit']}\n\n"
                                 f"| stage | outcome | seconds |\n|---|---|---|\n{rows}")
     print((out / "gpu.md").read_text())
@@ -57,6 +57,6 @@ def summary(out, commit_file):
 
 if __name__ == "__main__":
     commands = {"compare": compare, "summary": summary}
-    if len(sys.argv) != 4 or sys.argv[1] not in commands:
+    if len(sys.argv) != {"compare": 4, "summary": 5}.get(sys.argv[1] if sys.argv[1:] else ""):
         sys.exit(__doc__)
     commands[sys.argv[1]](*sys.argv[2:])

@@ -62,6 +62,42 @@ class TestDamagedCheckpoint(harness.SystemTest):
         self.refuse(self.with_metadata("metrics", lambda old: 1))
 
 
+class TestHalfWritten(harness.SystemTest):
+    """A run's directory of which only a part is there, or whole: as after a copy that was cut."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls()
+        case.dir = cls.root
+        cls.good = cls.root / "good"
+        case.succeed(*case.flags(), "-o", cls.good)
+
+    def test_without_its_checkpoint(self):
+        for name in ("config.json", "metrics.jsonl", "best.safetensors"):
+            with self.subTest(name):
+                run = self.dir / name
+                run.mkdir()
+                shutil.copy(self.good / name, run)
+                before = self.snapshot(run)
+                self.fail_with(RUNTIME, "--resume", "-o", run, says=run / CHECKPOINT)
+                self.fail_with(harness.USAGE, *self.flags(), "-o", run,
+                               says=[run, "--overwrite"])
+                self.assertEqual(self.snapshot(run), before)
+                self.succeed(*self.flags(), "-o", run, "--overwrite")
+                self.assert_same_run(run, self.good)
+
+    def test_other_files_cut_short_are_written_anew(self):
+        flags = self.flags("--lr-drops", 2, "--lr-drop-factor", 1e30, epochs=4)
+        self.fail_with(NOT_FINITE, *flags, "-o", self.out)  # a way to end after two epochs
+        whole = {path.name: path.read_bytes() for path in self.out.iterdir()}
+        for name in ("config.json", "metrics.jsonl", "report.html"):
+            (self.out / name).write_bytes(whole[name][:len(whole[name]) // 2])
+        self.fail_with(NOT_FINITE, "--resume", "-o", self.out)
+        self.assertEqual(whole["config.json"], (self.out / "config.json").read_bytes())
+        self.assertEqual(whole["metrics.jsonl"], (self.out / "metrics.jsonl").read_bytes())
+
+
 class TestFullDisk(harness.SystemTest):
     """A small file system of its own, filled by another file. Needs root."""
 
