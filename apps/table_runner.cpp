@@ -16,6 +16,7 @@
 
 #include "apps/child_process.h"
 #include "apps/progress.h"
+#include "apps/recipes.h"
 #include "apps/table_pages.h"
 #include "engine/atomic_file.h"
 #include "kernels/error.h"
@@ -48,7 +49,7 @@ const DataKind& data_kind(const std::string& dataset) {
         "data/get_cifar.sh cifar100",
         50000,
         10000}},
-      {"svhn", {{"", "svhn"}, "test_32x32.mat", "data/get_svhn.sh", 604388, 26032}}};
+      {"svhn", {{"", "svhn"}, "extra_32x32.mat", "data/get_svhn.sh", 604388, 26032}}};
   return kinds.at(dataset);
 }
 
@@ -171,7 +172,7 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
 int TableRunner::expected_epochs(const Job& job) const {
   if (job.state.epochs > 0) return job.state.epochs;
   const auto epochs = static_cast<int>(options_.settings.rehearsal.epochs);
-  return epochs > 0 ? epochs : job.experiment.dataset == "svhn" ? 160 : 200;
+  return epochs > 0 ? epochs : recipe_of(job.experiment.recipe).settings.at("epochs").get<int>();
 }
 
 /// By the epochs measured so far, of these runs or, in proportion, of others.
