@@ -24,17 +24,17 @@ Batch load_images(Tape& tape, const ResidentData& data, const Input& input) {
                 input.rows <= order.dim(0),
             "load_images takes a list of i32 indices, as many as a batch has rows");
   const int rows = input.rows;
-  const Batch batch{tape.make("images", {rows, kImageSide, kImageSide, 3}),
+  const Batch batch{tape.make("images", {rows, kImageSide, kImageSide, 3}, tape.image_dtype()),
                     tape.make("labels", {rows}, DType::kI32)};
   const Tensor state = tape.state().step;
   tape.step({.name = "load images",
              .reads = {data.images, data.labels, order, state},
              .writes = {batch.images, batch.labels},
              .run = [=](Context& context) {
-               WRN_ON(
-                   context,
+               WRN_ON_REAL(
+                   batch.images, context,
                    load_images(data.images.data<std::uint8_t>(), data.labels.data<std::uint8_t>(),
-                               order.data<std::int32_t>(), batch.images.data<float>(),
+                               order.data<std::int32_t>(), batch.images.data<Real>(),
                                batch.labels.data<std::int32_t>(), rows, input.normalisation,
                                input.augment, state.data<StepState>(), context));
              }});

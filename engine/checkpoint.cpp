@@ -94,6 +94,7 @@ void import_state(const Safetensors& file, bool optimiser, const Parameters& par
     });
     tensor.write<float>(to);
   }
+  parameters.sync_copies();
 }
 
 }  // namespace wrn

@@ -45,7 +45,8 @@ WideResNetSpec parse_model(const std::string& name);
 
 class WideResNet {
  public:
-  explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu);
+  explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu,
+                      Precision precision = Precision::kFp32);
 
   const WideResNetSpec& spec() const { return spec_; }
   Parameters& parameters() { return parameters_; }

@@ -31,8 +31,8 @@ Values compute(const Direction& direction, const Values& a, const Values& b, con
 }
 
 /// Those of the program, as if they were one more version.
-const cuda::ConvVersion kProduction{"production", cuda::conv_fprop, cuda::conv_dgrad,
-                                    cuda::conv_wgrad, cuda::conv_wgrad_workspace};
+const cuda::ConvVersion kProduction{"production", cuda::conv_fprop<float>, cuda::conv_dgrad<float>,
+                                    cuda::conv_wgrad<float>, cuda::conv_wgrad_workspace};
 
 std::string text(const ConvShape& s) {
   return fmt::format("n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,

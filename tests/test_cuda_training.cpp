@@ -51,7 +51,7 @@ State train(Device device) {
   const Batch batch = load_images(tape, data, {order, kBatch, normalisation, true});
   tape.backward(softmax_cross_entropy(tape, model.forward(tape, batch.images), batch.labels));
   const Parameters& p = model.parameters();
-  sgd(tape, p.values(), p.gradients(), p.momenta(), true);
+  sgd(tape, p, true);
   Program program = tape.finish();
   const Buffer arena(program.arena_bytes(), "arena", device);
   program.bind(arena.data());
