@@ -80,7 +80,7 @@ elseif(wrn_cuda STREQUAL EMULATED)
   # To ThreadSanitizer, the threads are the GPU's: what switches between them, and what they do by
   # the machine's means, must not count as accesses.
   set(simt_machine "")
-  foreach(name async scheduler)
+  foreach(name async scheduler tensor_core)
     list(APPEND simt_machine ${CMAKE_SOURCE_DIR}/tests/simt/${name}.cpp)
   endforeach()
   set_source_files_properties(${simt_machine} PROPERTIES COMPILE_OPTIONS -O2)

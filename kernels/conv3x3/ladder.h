@@ -2,6 +2,7 @@
 // and benchmarks run every row of the table; conv.cu says which one the program uses.
 #pragma once
 
+#include "kernels/bf16.h"
 #include "kernels/kernels.h"
 
 namespace wrn::cuda {
@@ -33,6 +34,16 @@ void dgrad(const float* dy, const float* w, float* dx, const ConvShape&, Context
 void wgrad(const float* x, const float* dy, float* dw, const ConvShape&, Context&);
 std::size_t wgrad_workspace(const ConvShape&, Context&);
 }  // namespace v3
+
+namespace v4 {  // bf16; and float, multiplied as tf32
+void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
+void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, Context&);
+void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape&, Context&);
+void fprop(const float* x, const float* w, float* y, const ConvShape&, Context&);
+void dgrad(const float* dy, const float* w, float* dx, const ConvShape&, Context&);
+void wgrad(const float* x, const float* dy, float* dw, const ConvShape&, Context&);
+std::size_t wgrad_workspace(const ConvShape&, Context&);
+}  // namespace v4
 
 using ConvLauncher = void(const float*, const float*, float*, const ConvShape&, Context&);
 using ConvWorkspace = std::size_t(const ConvShape&, Context&);
