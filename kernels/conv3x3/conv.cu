@@ -16,8 +16,7 @@ bool in_tf32(const Context& context) { return context.precision() == Precision::
 template <>
 void conv_fprop(const float* x, const float* w, float* y, const ConvShape& shape,
                 Context& context) {
-  const auto run = in_tf32(context) ? static_cast<ConvLauncher*>(v4::fprop) : v3::fprop;
-  run(x, w, y, shape, context);
+  in_tf32(context) ? v4::fprop(x, w, y, shape, context) : v3::fprop(x, w, y, shape, context);
 }
 
 template <>
@@ -28,8 +27,7 @@ void conv_fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& shape, C
 template <>
 void conv_dgrad(const float* dy, const float* w, float* dx, const ConvShape& shape,
                 Context& context) {
-  const auto run = in_tf32(context) ? static_cast<ConvLauncher*>(v4::dgrad) : v3::dgrad;
-  run(dy, w, dx, shape, context);
+  in_tf32(context) ? v4::dgrad(dy, w, dx, shape, context) : v3::dgrad(dy, w, dx, shape, context);
 }
 
 template <>
@@ -40,8 +38,7 @@ void conv_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& shape,
 template <>
 void conv_wgrad(const float* x, const float* dy, float* dw, const ConvShape& shape,
                 Context& context) {
-  const auto run = in_tf32(context) ? static_cast<ConvLauncher*>(v4::wgrad) : v3::wgrad;
-  run(x, dy, dw, shape, context);
+  in_tf32(context) ? v4::wgrad(x, dy, dw, shape, context) : v3::wgrad(x, dy, dw, shape, context);
 }
 
 template <>

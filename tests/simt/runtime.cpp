@@ -123,6 +123,7 @@ bool in_bounds(const void* p, std::size_t bytes) {
 }
 
 unsigned char poison() { return state().poison; }
+Progress progress() { return state().progress; }
 void set_poison(unsigned char byte) { state().poison = byte; }
 void set_progress(Progress progress) { state().progress = progress; }
 
