@@ -30,10 +30,21 @@ Values compute(const Direction& direction, const Values& a, const Values& b, con
   return oracle::conv_wgrad(a, b, s);
 }
 
-/// Those of the program, as if they were one more version.
-constexpr cuda::ConvVersion kProduction =
-    cuda::conv_version<float, cuda::conv_fprop, cuda::conv_dgrad, cuda::conv_wgrad>(
-        "production", cuda::ConvInputs::kFp32, cuda::conv_wgrad_workspace);
+/// Those of the program, as if they were three more versions.
+struct Production {
+  Precision precision;
+  cuda::ConvVersion version;
+};
+constexpr Production kProduction[] = {
+    {Precision::kFp32,
+     cuda::conv_version<float, cuda::conv_fprop, cuda::conv_dgrad, cuda::conv_wgrad>(
+         "production, fp32", cuda::ConvInputs::kFp32, cuda::conv_wgrad_workspace)},
+    {Precision::kTf32,
+     cuda::conv_version<float, cuda::conv_fprop, cuda::conv_dgrad, cuda::conv_wgrad>(
+         "production, tf32", cuda::ConvInputs::kTf32, cuda::conv_wgrad_workspace)},
+    {Precision::kBf16,
+     cuda::conv_version<bf16, cuda::conv_fprop, cuda::conv_dgrad, cuda::conv_wgrad>(
+         "production, bf16", cuda::ConvInputs::kBf16, cuda::conv_wgrad_workspace)}};
 
 std::string text(const ConvShape& s) {
   return fmt::format("n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,
@@ -194,13 +205,15 @@ TEST_CASE("every version of fprop is right") { check_ladder(kFprop); }
 TEST_CASE("every version of dgrad is right") { check_ladder(kDgrad); }
 TEST_CASE("every version of wgrad is right") { check_ladder(kWgrad); }
 
-TEST_CASE("the program's convolutions are right") {
-  Context context(Device::kCuda);
-  for (const Direction& direction : kConvDirections) {
-    for (const ConvShape& shape : kSmall) {
-      INFO(direction.name << " " << text(shape));
-      const Problem problem(direction, shape, kProduction.inputs);
-      check(kProduction, run(kProduction, problem, context), problem);
+TEST_CASE("the program's convolutions are right, in every precision") {
+  for (const auto& [precision, version] : kProduction) {
+    Context context(Device::kCuda, 0, precision);
+    for (const Direction& direction : kConvDirections) {
+      for (const ConvShape& shape : kSmall) {
+        INFO(version.name << " " << direction.name << " " << text(shape));
+        const Problem problem(direction, shape, version.inputs);
+        check(version, run(version, problem, context), problem);
+      }
     }
   }
 }
