@@ -22,7 +22,7 @@ struct Effect {
   virtual void run() = 0;
 
   static constexpr std::size_t kHasRun = ~std::size_t{0};
-  std::size_t index = kHasRun;  // among the block's effects to come
+  std::size_t index = kHasRun;  // among the effects to come
   Effect* next = nullptr;       // in a Groups
   unsigned group = 0;
 };

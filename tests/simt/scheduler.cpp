@@ -325,21 +325,26 @@ void combine_vote(void* const (&operands)[32]) {
 }
 
 // --- Effects -----------------------------------------------------------------------------------
-void run_effect(Block& block, std::size_t i) {
-  Effect* effect = block.effects[i];
-  block.effects[i] = block.effects.back();
-  block.effects[i]->index = i;
-  block.effects.pop_back();
+// Those to come. Not a vector: whoever runs adds to it, and ThreadSanitizer would see the vector's
+// memory grow in one fiber and be freed in another.
+constexpr std::size_t kMostEffects = std::size_t{1} << 20;
+Effect* effects[kMostEffects];
+std::size_t effect_count = 0;
+
+void run_effect(std::size_t i) {
+  Effect* effect = effects[i];
+  effects[i] = effects[--effect_count];
+  effects[i]->index = i;
   effect->index = Effect::kHasRun;
   effect->run();
 }
 
 /// Between two threads' turns: with Progress::kRandom now and then one of those to come, or all of
 /// them, one by one, when no thread can go on.
-void let_effects_happen(Block& block) {
-  if (block.effects.empty()) return;
+void let_effects_happen(const Block& block) {
+  if (effect_count == 0) return;
   const bool due = progress() == Progress::kRandom && order.below(4) == 0;
-  if (due || block.ready.empty()) run_effect(block, order.below(block.effects.size()));
+  if (due || block.ready.empty()) run_effect(order.below(effect_count));
 }
 
 // --- Running a kernel
@@ -385,7 +390,7 @@ void run_block(const Launch& launch, const uint3& index, char* kernel_started,
   block->shadow.resize((launch.shared + 15) / 16);
   start_threads(*block, index);
 
-  while (!block->ready.empty() || !block->effects.empty()) {
+  while (!block->ready.empty() || effect_count > 0) {
     let_effects_happen(*block);
     if (block->ready.empty()) continue;
     std::swap(block->ready[order.below(block->ready.size())], block->ready.back());
@@ -453,16 +458,16 @@ void fence(bool whole_device) {
 }
 
 void begin(Effect& effect) {
-  Block& block = *running->owner;
-  effect.index = block.effects.size();
-  block.effects.push_back(&effect);
+  if (effect_count == kMostEffects) fail_here("has more under way than the emulation has room for");
+  effect.index = effect_count;
+  effects[effect_count++] = &effect;
   const bool now =
       progress() == Progress::kAtOnce || (progress() == Progress::kRandom && order.below(4) == 0);
-  if (now) run_effect(block, effect.index);
+  if (now) run_effect(effect.index);
 }
 
 void finish(Effect& effect) {
-  if (effect.index != Effect::kHasRun) run_effect(*running->owner, effect.index);
+  if (effect.index != Effect::kHasRun) run_effect(effect.index);
 }
 
 Shadow* shadow_of(const void* p) {

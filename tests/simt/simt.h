@@ -36,8 +36,9 @@ struct Outstanding {
 Outstanding outstanding();
 
 /// Calls `run`, which allocates, launches and returns its outputs' bytes, with several orders and
-/// poisons. "" where the outputs are the same bits, else one line that says what they depend on,
-/// "the order of threads or blocks" or "uninitialised memory", and names the kernels that ran.
+/// poisons and each progress. "" where the outputs are the same bits, else one line that says what
+/// they depend on, "the order of threads or blocks", "uninitialised memory" or "when asynchronous
+/// work is done", and names the kernels that ran.
 std::string check_deterministic(const std::function<std::vector<std::byte>()>& run);
 
 }  // namespace wrn::cuda::simt
