@@ -54,7 +54,7 @@ Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& 
       normalisation_(normalisation),
       context_(context),
       stop_(stop),
-      model_(spec_of(settings, train.classes()), context.device()),
+      model_(spec_of(settings, train.classes()), context.device(), context.precision()),
       data_(whitening != nullptr ? ResidentData(train, test, *whitening, context)
                                  : ResidentData(train, test, context.device())),
       split_(split_validation(train.size(), settings.val_split, settings.seed)),
@@ -83,7 +83,7 @@ Program Trainer::record_training(int rows) const {
   const Parameters& parameters = model_.parameters();
   tape.backward(softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels));
   for (const Parameter& parameter : parameters.all()) tape.check_gradient(parameter.value);
-  sgd(tape, parameters.values(), parameters.gradients(), parameters.momenta(), true);
+  sgd(tape, parameters, true);
   return tape.finish();
 }
 

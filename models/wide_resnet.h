@@ -51,7 +51,8 @@ std::int64_t parameter_count(const WideResNetSpec& spec);
 
 class WideResNet {
  public:
-  explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu);
+  explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu,
+                      Precision precision = Precision::kFp32);
 
   const WideResNetSpec& spec() const { return spec_; }
   Parameters& parameters() { return parameters_; }
