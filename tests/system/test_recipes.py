@@ -1,5 +1,6 @@
 """The paper's experiments by name: recipes, SVHN, and whitened images."""
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -192,6 +193,13 @@ class TestWhitening(harness.SystemTest):
         self.assertEqual(result.status, 0, result)
         self.assertRegex(result.err, rf"\Awrn_train: warning: [^\n]*{self.cache}: [^\n]*anew\n\Z")
         self.assert_same_run(self.out, self.whole)
+
+    def test_without_openblas(self):
+        self.fail_with(RUNTIME, *self.zca_flags(), "-o", self.out,
+                       env=os.environ | {"WRN_OPENBLAS": "/nowhere.so"},
+                       says=["zca", "/nowhere.so", "apt install libopenblas"])
+        self.fail_with(RUNTIME, *self.zca_flags(), "-o", self.out,
+                       env=os.environ | {"WRN_OPENBLAS": "libm.so.6"}, says="libm.so.6 is no OpenBLAS")
 
     def test_damaged_checkpoint(self):
         blob = bytearray((self.whole / CHECKPOINT).read_bytes())
