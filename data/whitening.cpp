@@ -13,8 +13,8 @@ namespace wrn {
 
 namespace {
 
-// pylearn2's: the norm of a normalised image, below which norm an image is not divided, and what is
-// added to every eigenvalue.
+// pylearn2's: the norm of a normalised image, the least that an image is divided by, and what is added
+// to every eigenvalue.
 constexpr double kScale = 55, kLeastDivisor = 1e-8, kBias = 0.1;
 
 constexpr std::size_t kChunk = 512;  // images at a time
@@ -39,7 +39,7 @@ void normalise(std::span<const std::uint8_t> image, T* out) {
   for (const std::uint8_t value : image) *out++ = static_cast<T>((value - mean) / divisor);
 }
 
-/// Calls visit(first image, images, normalised values) for one chunk of images after another.
+/// Calls visit(how many, their normalised values) for one chunk of images after another.
 template <typename Visit>
 void for_each_chunk(std::span<const std::uint8_t> images, std::size_t features, Visit visit) {
   const std::size_t n = images.size() / features;

@@ -194,6 +194,17 @@ class TestWhitening(harness.SystemTest):
         self.assertRegex(result.err, rf"\Awrn_train: warning: [^\n]*{self.cache}: [^\n]*anew\n\Z")
         self.assert_same_run(self.out, self.whole)
 
+    def test_checkpoint_with_a_smaller_whitening(self):
+        """A mean and a matrix of one value each: well formed, and of no use."""
+        header = {"__metadata__": read_safetensors(self.whole / CHECKPOINT)[0] | {
+                      "whitening": "a8c7f832281a39c5"},  # FNV-1a of eight zero bytes
+                  "whitening.mean": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+                  "whitening.matrix": {"dtype": "F32", "shape": [1, 1], "data_offsets": [4, 8]}}
+        text = json.dumps(header).encode()
+        self.out.mkdir()
+        (self.out / CHECKPOINT).write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+        self.fail_with(RUNTIME, "--resume", "-o", self.out, says=[self.out, "images of 1 values"])
+
     def test_without_openblas(self):
         self.fail_with(RUNTIME, *self.zca_flags(), "-o", self.out,
                        env=os.environ | {"WRN_OPENBLAS": "/nowhere.so"},
