@@ -38,6 +38,7 @@ Files written to the output directory
   report.html          curves, table and configuration on one page
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
   best.safetensors     the checkpoint of the lowest error (on the validation split if there is one)
+  tensorboard/         with --tensorboard: look at it with tensorboard --logdir DIRECTORY
 
 Exit status: 0 done, 1 run-time error, 2 usage, 3 out of memory, 4 loss not finite,
 128+n stopped by signal n after saving (SIGINT, SIGTERM).)";
@@ -236,6 +237,9 @@ Options parse_options(int argc, const char* const* argv) {
                  "epochs between checkpoints; the last is always saved")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str()
+      ->group(running);
+  app.add_flag("--tensorboard", options.tensorboard,
+               "write curves for TensorBoard too; a resumed run goes on with them")
       ->group(running);
   std::string resume;
   auto* resume_option =

@@ -37,7 +37,7 @@ struct Options {
   Settings settings;
   std::set<std::string> given;  // the settings named on the command line
   std::string output_dir;       // empty: runs/<dataset>-<model>-seed<seed>
-  bool overwrite = false, quiet = false, test_only = false, nvtx = false;
+  bool overwrite = false, quiet = false, test_only = false, nvtx = false, tensorboard = false;
   std::optional<std::string> resume;  // the file; "" for the run in the output directory
   std::string export_weights, import_weights;
 };

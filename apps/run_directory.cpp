@@ -124,11 +124,15 @@ void RunDirectory::prepare() const {
   remove_stale_temporaries(directory_);
 }
 
-void RunDirectory::remove_best() const {
-  std::error_code error;
-  fs::remove(best(), error);
-  if (error) fail("cannot remove {}: {}", best().string(), error.message());
+void RunDirectory::remove_leftovers() const {
+  for (const fs::path& path : {best(), tensorboard()}) {
+    std::error_code error;
+    fs::remove_all(path, error);
+    if (error) fail("cannot remove {}: {}", path.string(), error.message());
+  }
 }
+
+void RunDirectory::begin_events() { events_ = std::make_shared<EventFile>(tensorboard()); }
 
 void RunDirectory::write_config(const nlohmann::json& config) const {
   write_file_atomically(directory_ / "config.json", config.dump(2) + "\n");
@@ -140,6 +144,7 @@ void RunDirectory::write_metrics(const nlohmann::json& config,
   for (const nlohmann::json& line : metrics) lines += line.dump() + "\n";
   write_file_atomically(directory_ / "metrics.jsonl", lines);
   write_file_atomically(report(), report_html(config, metrics));
+  if (events_) events_->write(metrics);
 }
 
 void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& parameters,

@@ -1,17 +1,19 @@
 // The files of a run, and what a checkpoint holds besides weights.
 //
-//   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors
+//   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors  tensorboard/
 //
 // A checkpoint carries the whole history of metrics, so that resuming from any of them needs no
 // other file: metrics.jsonl is rewritten from it, which cuts off the epochs that came after.
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
 #include "apps/options.h"
+#include "apps/tensorboard.h"
 #include "data/whitening.h"
 #include "engine/parameters.h"
 #include "engine/safetensors.h"
@@ -63,15 +65,18 @@ class RunDirectory {
   std::filesystem::path latest() const { return directory_ / "latest.safetensors"; }
   std::filesystem::path best() const { return directory_ / "best.safetensors"; }
   std::filesystem::path report() const { return directory_ / "report.html"; }
+  std::filesystem::path tensorboard() const { return directory_ / "tensorboard"; }
 
   bool holds_a_run() const;
   /// Makes the directory where there is none. Removes what a killed process left half-written.
   void prepare() const;
   /// What a run that is replaced leaves and the new one does not at once write itself.
-  void remove_best() const;
+  void remove_leftovers() const;
+  /// From now on write_metrics() writes TensorBoard's events too.
+  void begin_events();
 
   void write_config(const nlohmann::json& config) const;
-  /// metrics.jsonl and report.html, from the history.
+  /// metrics.jsonl, report.html and the events, from the history.
   void write_metrics(const nlohmann::json& config,
                      const std::vector<nlohmann::json>& metrics) const;
   /// latest.safetensors; with `is_best`, best.safetensors too, as the same file.
@@ -79,6 +84,7 @@ class RunDirectory {
 
  private:
   std::filesystem::path directory_;
+  std::shared_ptr<EventFile> events_;  // where they are wanted
 };
 
 }  // namespace wrn

@@ -230,7 +230,10 @@ int run(const Options& options) {
     // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);
-    if (options.overwrite) directory.remove_best();
+    if (options.overwrite) directory.remove_leftovers();
+    if (options.tensorboard || std::filesystem::exists(directory.tensorboard())) {
+      directory.begin_events();
+    }
     const nlohmann::json config =
         config_of(checkpoint, data, trainer, trainer.model().parameters().count());
     directory.write_config(config);

@@ -13,8 +13,8 @@ namespace wrn {
 
 namespace {
 
-// pylearn2's: the norm of a normalised image, the least that an image is divided by, and what is added
-// to every eigenvalue.
+// pylearn2's: the norm of a normalised image, the least that an image is divided by, and what is
+// added to every eigenvalue.
 constexpr double kScale = 55, kLeastDivisor = 1e-8, kBias = 0.1;
 
 constexpr std::size_t kChunk = 512;  // images at a time

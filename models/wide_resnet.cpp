@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
+#include <numeric>
 #include <regex>
 
 #include "kernels/philox.h"
@@ -120,6 +122,15 @@ WideResNetSpec parse_model(const std::string& name) {
   }
   spec.blocks();
   return spec;
+}
+
+std::int64_t parameter_count(const WideResNetSpec& spec) {
+  std::int64_t count = 0;
+  for (const ParameterSpec& parameter : declare(spec).parameters) {
+    count += std::accumulate(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1},
+                             std::multiplies<>());
+  }
+  return count;
 }
 
 WideResNet::WideResNet(const WideResNetSpec& spec, Device device)

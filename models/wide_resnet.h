@@ -46,6 +46,9 @@ WideResNetSpec parse_model(const std::string& name);
 /// The second is the original code's, where most ports have the first.
 enum class GammaInit { kOne, kUniform };
 
+/// How many numbers such a network learns.
+std::int64_t parameter_count(const WideResNetSpec& spec);
+
 class WideResNet {
  public:
   explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu);
