@@ -86,6 +86,10 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     if (const auto found = file.metadata.find("whitening");
         found != file.metadata.end() && found->second != "none") {
       c.whitening = import_whitening(file, found->second);
+      if (c.whitening->features != kImageBytes) {
+        fail("{}: its whitening is of images of {} values", file.file.string(),
+             c.whitening->features);
+      }
     }
     c.data_checksum = text("data_checksum");
     c.position = position_of(parsed("position"));
