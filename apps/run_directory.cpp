@@ -115,10 +115,12 @@ void RunDirectory::prepare() const {
   remove_stale_temporaries(directory_);
 }
 
-void RunDirectory::remove_best() const {
-  std::error_code error;
-  fs::remove(best(), error);
-  if (error) fail("cannot remove {}: {}", best().string(), error.message());
+void RunDirectory::remove_leftovers() const {
+  for (const fs::path& path : {best(), predictions()}) {
+    std::error_code error;
+    fs::remove(path, error);
+    if (error) fail("cannot remove {}: {}", path.string(), error.message());
+  }
 }
 
 void RunDirectory::write_config(const nlohmann::json& config) const {

@@ -1,6 +1,7 @@
 // The files of a run, and what a checkpoint holds besides weights.
 //
 //   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors
+//   predictions.safetensors
 //
 // A checkpoint carries the whole history of metrics, so that resuming from any of them needs no
 // other file: metrics.jsonl is rewritten from it, which cuts off the epochs that came after.
@@ -60,15 +61,16 @@ class RunDirectory {
   std::filesystem::path latest() const { return directory_ / "latest.safetensors"; }
   std::filesystem::path best() const { return directory_ / "best.safetensors"; }
   std::filesystem::path report() const { return directory_ / "report.html"; }
+  std::filesystem::path predictions() const { return directory_ / "predictions.safetensors"; }
 
   bool holds_a_run() const;
   /// Makes the directory where there is none. Removes what a killed process left half-written.
   void prepare() const;
   /// What a run that is replaced leaves and the new one does not at once write itself.
-  void remove_best() const;
+  void remove_leftovers() const;
 
   void write_config(const nlohmann::json& config) const;
-  /// metrics.jsonl and report.html, from the history.
+  /// metrics.jsonl and report.html, from the history and the predictions that are there.
   void write_metrics(const nlohmann::json& config,
                      const std::vector<nlohmann::json>& metrics) const;
   /// latest.safetensors; with `is_best`, best.safetensors too, as the same file.

@@ -4,6 +4,7 @@
 // and kernels/.
 #include <unistd.h>
 
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <iostream>
@@ -208,6 +209,11 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
+    if (!options.output_dir.empty() && std::isfinite(result->loss)) {
+      directory.prepare();
+      write_predictions(directory.predictions(),
+                        predictions_of(data.test, result->answers, checkpoint.position.epoch));
+    }
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
   } else if (checkpoint.position.epoch >= settings.epochs) {
     std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n",
@@ -218,7 +224,7 @@ int run(const Options& options) {
     // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);
-    if (options.overwrite) directory.remove_best();
+    if (options.overwrite) directory.remove_leftovers();
     const nlohmann::json config =
         config_of(checkpoint, data, trainer, trainer.model().parameters().count());
     directory.write_config(config);

@@ -122,6 +122,10 @@ WideResNetSpec parse_model(const std::string& name) {
   return spec;
 }
 
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec) {
+  return declare(spec).parameters;
+}
+
 WideResNet::WideResNet(const WideResNetSpec& spec, Device device)
     : spec_(spec), parameters_(declare(spec).parameters, declare(spec).buffers, device) {
   conv1_ = parameters_.at("conv1.weight");

@@ -43,6 +43,9 @@ struct WideResNetSpec {
 /// are left at their defaults. Throws an Error(kUsage) that shows what a name looks like.
 WideResNetSpec parse_model(const std::string& name);
 
+/// The shapes of everything that such a network learns, in its order.
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec);
+
 class WideResNet {
  public:
   explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu);
