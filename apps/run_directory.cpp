@@ -127,7 +127,7 @@ void RunDirectory::prepare() const {
 }
 
 void RunDirectory::remove_leftovers() const {
-  for (const fs::path& path : {best(), tensorboard()}) {
+  for (const fs::path& path : {best(), predictions(), tensorboard()}) {
     std::error_code error;
     fs::remove_all(path, error);
     if (error) fail("cannot remove {}: {}", path.string(), error.message());

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <iostream>
@@ -251,6 +252,11 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
+    if (!options.output_dir.empty() && std::isfinite(result->loss)) {
+      directory.prepare();
+      write_predictions(directory.predictions(),
+                        predictions_of(data.test, result->answers, checkpoint.position.epoch));
+    }
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
   } else if (checkpoint.position.epoch >= settings.epochs) {
     std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n",

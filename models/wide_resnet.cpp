@@ -124,9 +124,13 @@ WideResNetSpec parse_model(const std::string& name) {
   return spec;
 }
 
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec) {
+  return declare(spec).parameters;
+}
+
 std::int64_t parameter_count(const WideResNetSpec& spec) {
   std::int64_t count = 0;
-  for (const ParameterSpec& parameter : declare(spec).parameters) {
+  for (const ParameterSpec& parameter : parameters_of(spec)) {
     count += std::accumulate(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1},
                              std::multiplies<>());
   }

@@ -48,6 +48,8 @@ enum class GammaInit { kOne, kUniform };
 
 /// How many numbers such a network learns.
 std::int64_t parameter_count(const WideResNetSpec& spec);
+/// The shapes of everything that such a network learns, in its order.
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec);
 
 class WideResNet {
  public:
