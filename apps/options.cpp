@@ -224,6 +224,13 @@ Options parse_options(int argc, const char* const* argv) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str()
       ->group(running);
+  app.add_option(
+         "--precision", s.precision,
+         "fp32, tf32 or bf16: what convolutions multiply, and bf16 also what is stored "
+         "between layers; auto: bf16 on a GPU of compute capability 8.0 or later, else fp32")
+      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}))
+      ->capture_default_str()
+      ->group(running);
   app.add_option("--threads", s.threads, "CPU cores to use, 0 = all")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str()
@@ -306,7 +313,8 @@ Options parse_options(int argc, const char* const* argv) {
 }
 
 Settings resumed_settings(const Settings& saved, const Options& options) {
-  static const std::set<std::string> kFree = {"data_path", "device", "threads", "save_every"};
+  static const std::set<std::string> kFree = {"data_path", "device", "precision", "threads",
+                                              "save_every"};
   nlohmann::json settings = saved;
   const nlohmann::json asked = options.settings;
   for (const std::string& key : options.given) {

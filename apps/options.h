@@ -23,15 +23,18 @@ struct Settings {
   double val_split = 0;
   std::uint64_t seed = 1;
   std::int64_t limit_train = 0, limit_test = 0;  // 0 = all
-  std::string device = "auto";
+  std::string device = "auto", precision = "auto";
   int threads = 0;  // 0 = all
   int save_every = 1;
 };
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
-    Settings, dataset, data_path, model, recipe, dropout, epochs, batch_size, lr, momentum,
-    weight_decay, lr_drop_factor, lr_drops, keep_momentum, no_augment, keep_last_batch, preprocess,
-    gamma_init, svhn_extra, val_split, seed, limit_train, limit_test, device, threads, save_every)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Settings, dataset, data_path, model, recipe,
+                                                dropout, epochs, batch_size, lr, momentum,
+                                                weight_decay, lr_drop_factor, lr_drops,
+                                                keep_momentum, no_augment, keep_last_batch,
+                                                preprocess, gamma_init, svhn_extra, val_split, seed,
+                                                limit_train, limit_test, device, precision, threads,
+                                                save_every)
 
 struct Options {
   Settings settings;

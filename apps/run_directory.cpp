@@ -75,7 +75,9 @@ Checkpoint checkpoint_of(const Safetensors& file) {
   const auto parsed = [&](const char* key) { return nlohmann::json::parse(text(key)); };
   try {
     Checkpoint c;
-    c.settings = parsed("settings").get<Settings>();
+    nlohmann::json settings = parsed("settings");
+    if (!settings.contains("precision")) settings["precision"] = "fp32";  // all there was
+    c.settings = settings.get<Settings>();
     c.classes = parsed("classes").get<int>();
     c.class_names = parsed("class_names").get<std::vector<std::string>>();
     for (std::size_t i = 0; i < 3; ++i) {
@@ -126,7 +128,7 @@ void RunDirectory::prepare() const {
 }
 
 void RunDirectory::remove_leftovers() const {
-  for (const fs::path& path : {best(), tensorboard()}) {
+  for (const fs::path& path : {best(), predictions(), tensorboard()}) {
     std::error_code error;
     fs::remove_all(path, error);
     if (error) fail("cannot remove {}: {}", path.string(), error.message());
