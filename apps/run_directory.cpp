@@ -5,6 +5,7 @@
 #include "apps/report.h"
 #include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
+#include "kernels/augment.h"
 
 namespace wrn {
 namespace {
