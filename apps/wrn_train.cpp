@@ -106,19 +106,6 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"compiler", "g++ " __VERSION__}}}};
 }
 
-/// auto: the GPU where it can be used. Leaves in the settings what it came to.
-Device resolve_device(Settings& settings) {
-  if (settings.device == "auto") {
-    settings.device = "cuda";
-    try {
-      check_available(Device::kCuda);
-    } catch (const Error&) {
-      settings.device = "cpu";
-    }
-  }
-  return settings.device == "cuda" ? Device::kCuda : Device::kCpu;
-}
-
 void export_weights(const std::string& path, const Checkpoint& checkpoint, const Trainer& trainer) {
   Safetensors file;
   file.metadata = {{"format", "pt"}, {"model", checkpoint.settings.model}};
@@ -165,7 +152,7 @@ int run(const Options& options) {
   }
   Settings& settings = checkpoint.settings;
 
-  const Device device = resolve_device(settings);
+  const Device device = resolve_device(settings.device);
   Context context(device, settings.threads);
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
