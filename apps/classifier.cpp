@@ -20,11 +20,18 @@ Classifier::Classifier(const std::filesystem::path& checkpoint, int batch_size, 
   model_.emplace(spec, context.device());
   import_state(file, false, model_->parameters());
 
-  const auto n = static_cast<std::size_t>(batch_size);
-  const Dataset blank{"images", checkpoint_.class_names, std::vector<std::uint8_t>(n * kImageBytes),
-                      std::vector<std::uint8_t>(n)};
-  const Dataset none{"none", checkpoint_.class_names, {}, {}};
-  data_.emplace(blank, none, context.device());
+  const auto blank = [&](int n) {
+    const auto images = static_cast<std::size_t>(n);
+    return Dataset{"images", checkpoint_.class_names,
+                   std::vector<std::uint8_t>(images * kImageBytes),
+                   std::vector<std::uint8_t>(images)};
+  };
+  const Dataset images = blank(batch_size), one = blank(1);  // both splits must have some
+  if (checkpoint_.whitening) {
+    data_.emplace(images, one, *checkpoint_.whitening, context);
+  } else {
+    data_.emplace(images, one, context.device());
+  }
   order_ = Tensor::persistent("order", {batch_size}, DType::kI32, context.device());
 
   Tape tape(Mode::kInference, state_, context);
@@ -51,8 +58,14 @@ std::vector<std::vector<Answer>> Classifier::classify(std::span<const std::uint8
   WRN_CHECK(n * kImageBytes == images.size() && n <= rows, "{} bytes of images, batches of {}",
             images.size(), rows);
   std::vector<std::uint8_t> padded(images.begin(), images.end());
-  padded.resize(rows * kImageBytes);
-  data_->images.write<std::uint8_t>(padded);
+  padded.resize((rows + 1) * kImageBytes);
+  if (checkpoint_.whitening) {
+    std::vector<float> whitened(padded.size());
+    checkpoint_.whitening->apply(padded, whitened, context_.threads());
+    data_->images.write<float>(whitened);
+  } else {
+    data_->images.write<std::uint8_t>(padded);
+  }
   std::vector<std::int32_t> order(rows, -1);
   std::iota(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n), 0);
   order_.write<std::int32_t>(order);

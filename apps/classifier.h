@@ -35,7 +35,7 @@ class Classifier {
   Checkpoint checkpoint_;
   RunState state_;
   std::optional<WideResNet> model_;
-  std::optional<ResidentData> data_;  // a batch of images
+  std::optional<ResidentData> data_;  // a batch of images, and one that is never looked at
   Tensor order_;                      // i32 [batch_size]: 0, 1, ..., then -1
   std::optional<Program> program_;
   Tensor logits_;

@@ -48,6 +48,7 @@ std::map<std::string, std::string> to_metadata(const Checkpoint& c) {
           {"class_names", nlohmann::json(c.class_names).dump()},
           {"mean", nlohmann::json(c.normalisation.mean).dump()},
           {"std", nlohmann::json(c.normalisation.std).dump()},
+          {"whitening", c.whitening ? c.whitening->checksum() : "none"},
           {"settings", settings.dump()},
           {"data_checksum", c.data_checksum},
           {"position", to_json(c.position).dump()},
@@ -73,12 +74,22 @@ Checkpoint checkpoint_of(const Safetensors& file) {
   const auto parsed = [&](const char* key) { return nlohmann::json::parse(text(key)); };
   try {
     Checkpoint c;
-    c.settings = parsed("settings").get<Settings>();
+    nlohmann::json settings = parsed("settings");
+    if (!settings.contains("precision")) settings["precision"] = "fp32";  // all there was
+    c.settings = settings.get<Settings>();
     c.classes = parsed("classes").get<int>();
     c.class_names = parsed("class_names").get<std::vector<std::string>>();
     for (std::size_t i = 0; i < 3; ++i) {
       c.normalisation.mean[i] = parsed("mean").at(i).get<float>();
       c.normalisation.std[i] = parsed("std").at(i).get<float>();
+    }
+    if (const auto found = file.metadata.find("whitening");
+        found != file.metadata.end() && found->second != "none") {
+      c.whitening = import_whitening(file, found->second);
+      if (c.whitening->features != kImageBytes) {
+        fail("{}: its whitening is of images of {} values", file.file.string(),
+             c.whitening->features);
+      }
     }
     c.data_checksum = text("data_checksum");
     c.position = position_of(parsed("position"));
@@ -115,12 +126,14 @@ void RunDirectory::prepare() const {
 }
 
 void RunDirectory::remove_leftovers() const {
-  for (const fs::path& path : {best(), predictions()}) {
+  for (const fs::path& path : {best(), predictions(), tensorboard()}) {
     std::error_code error;
-    fs::remove(path, error);
+    fs::remove_all(path, error);
     if (error) fail("cannot remove {}: {}", path.string(), error.message());
   }
 }
+
+void RunDirectory::begin_events() { events_ = std::make_shared<EventFile>(tensorboard()); }
 
 void RunDirectory::write_config(const nlohmann::json& config) const {
   write_file_atomically(this->config(), config.dump(2) + "\n");
@@ -138,6 +151,7 @@ void RunDirectory::write_metrics(const nlohmann::json& config,
     // None yet, or those of a run that someone else left here: the report does without.
   }
   write_file_atomically(report(), report_html({run}));
+  if (events_) events_->write(metrics);
 }
 
 void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& parameters,
@@ -145,6 +159,7 @@ void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& paramete
   Safetensors file;
   file.metadata = to_metadata(checkpoint);
   export_state(parameters, checkpoint.total_steps(), true, file);
+  if (checkpoint.whitening) export_whitening(*checkpoint.whitening, file);
   // Best comes first: killed between the two, the run comes to this epoch once more. The other way
   // round, it would go on from here with a best that is out of date.
   write_safetensors(is_best ? best() : latest(), file);

@@ -50,15 +50,16 @@ SplitResult result_of(const Metrics& sums) {
 }  // namespace
 
 Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
-                 const Normalisation& normalisation, Context& context,
+                 const Normalisation& normalisation, const Whitening* whitening, Context& context,
                  const volatile std::sig_atomic_t& stop, Purpose purpose)
     : settings_(settings),
       normalisation_(normalisation),
       context_(context),
       stop_(stop),
       test_data_(test),
-      model_(spec_of(settings, train.classes()), context.device()),
-      data_(train, test, context.device()),
+      model_(spec_of(settings, train.classes()), context.device(), context.precision()),
+      data_(whitening != nullptr ? ResidentData(train, test, *whitening, context)
+                                 : ResidentData(train, test, context.device())),
       split_(split_validation(train.size(), settings.val_split, settings.seed)),
       test_(static_cast<std::size_t>(test.size())),
       state_(context.device()) {
@@ -85,7 +86,7 @@ Program Trainer::record_training(int rows) const {
   const Parameters& parameters = model_.parameters();
   tape.backward(softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels));
   for (const Parameter& parameter : parameters.all()) tape.check_gradient(parameter.value);
-  sgd(tape, parameters.values(), parameters.gradients(), parameters.momenta(), true);
+  sgd(tape, parameters, true);
   return tape.finish();
 }
 

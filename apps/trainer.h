@@ -32,10 +32,10 @@ enum class Purpose { kTrain, kTest };
 
 class Trainer {
  public:
-  /// `test` is kept, for its images. `stop`: set to a signal's number by its handler; looked at
-  /// between any two batches.
+  /// `test` is kept, for its images. `whitening`: what whitens the images, or nullptr. `stop`: set
+  /// to a signal's number by its handler; looked at between any two batches.
   Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
-          const Normalisation& normalisation, Context& context,
+          const Normalisation& normalisation, const Whitening* whitening, Context& context,
           const volatile std::sig_atomic_t& stop, Purpose purpose);
 
   const WideResNet& model() const { return model_; }

@@ -4,6 +4,7 @@
 // and kernels/.
 #include <unistd.h>
 
+#include <array>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
@@ -15,6 +16,7 @@
 #include "apps/run_directory.h"
 #include "apps/trainer.h"
 #include "data/cifar.h"
+#include "data/svhn.h"
 #include "data/synthetic.h"
 #include "engine/checkpoint.h"
 
@@ -50,23 +52,21 @@ Data read_data(const Settings& settings) {
   const std::filesystem::path path = settings.data_path;
   if (settings.dataset == "synthetic" && !std::filesystem::exists(path))
     write_synthetic(path, 5000, 1000, 1);
-  const auto read = settings.dataset == "cifar100" ? read_cifar100 : read_cifar10;
-  return {first(read(path, Split::train), settings.limit_train),
-          first(read(path, Split::test), settings.limit_test)};
-}
-
-/// FNV-1a over every image and label, so that a run is not resumed on other data.
-std::string checksum(const Data& data) {
-  std::uint64_t hash = 0xcbf29ce484222325U;
-  for (const Dataset* part : {&data.train, &data.test}) {
-    for (const auto* bytes : {&part->images, &part->labels}) {
-      for (const std::uint8_t byte : *bytes) hash = (hash ^ byte) * 0x100000001b3U;
+  const auto read = [&](Split split) {
+    if (settings.dataset == "svhn") {
+      return read_svhn(path, split,
+                       settings.svhn_extra == "auto"  ? SvhnExtra::automatic
+                       : settings.svhn_extra == "yes" ? SvhnExtra::yes
+                                                      : SvhnExtra::no);
     }
-  }
-  return fmt::format("{:016x}", hash);
+    return settings.dataset == "cifar100" ? read_cifar100(path, split) : read_cifar10(path, split);
+  };
+  return {first(read(Split::train), settings.limit_train),
+          first(read(Split::test), settings.limit_test)};
 }
 
 Normalisation normalisation_of(const Settings& settings, const Dataset& train) {
+  if (settings.preprocess == "zca") return {{0, 0, 0}, {1, 1, 1}};  // of what is whitened already
   Normalisation n{{0, 0, 0}, {255, 255, 255}};
   if (settings.preprocess == "scale") return n;
   const ChannelStats stats = channel_stats(train);
@@ -78,11 +78,18 @@ Normalisation normalisation_of(const Settings& settings, const Dataset& train) {
   return n;
 }
 
+std::optional<Whitening> whitening_of(const Settings& settings, const Dataset& train) {
+  if (settings.preprocess != "zca") return std::nullopt;
+  return cached_whitening(
+      settings.data_path, train.images, kImageBytes,
+      [](const std::string& what) { std::cerr << fmt::format("wrn_train: warning: {}\n", what); });
+}
+
 nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const Trainer& trainer,
                          std::int64_t parameters) {
   const Settings& s = checkpoint.settings;
   nlohmann::json training = s;
-  for (const char* key : {"model", "dataset", "data_path", "device", "threads"})
+  for (const char* key : {"model", "dataset", "data_path", "device", "precision", "threads"})
     training.erase(key);
   return {
       {"model", {{"name", s.model}, {"parameters", parameters}, {"classes", checkpoint.classes}}},
@@ -94,16 +101,39 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"validation_images", trainer.validation_images()},
         {"test_images", data.test.size()},
         {"mean", checkpoint.normalisation.mean},
-        {"std", checkpoint.normalisation.std}}},
+        {"std", checkpoint.normalisation.std},
+        {"whitening", checkpoint.whitening ? checkpoint.whitening->checksum() : "none"}}},
       {"training", training},
       {"device", s.device},
       {"device_name", device_name(trainer.context().device())},
+      {"precision", s.precision},
       {"threads", s.threads},
       {"activation_bytes", trainer.arena_bytes()},
       {"versions",
        {{"wrn_train", WRN_VERSION},
         {"library", library_version(trainer.context())},
         {"compiler", "g++ " __VERSION__}}}};
+}
+
+/// auto: bf16 where the device has it, else fp32. Leaves in the settings what it came to. A
+/// precision that only a resumed checkpoint asks for is not insisted on: a run may go on on another
+/// device.
+Precision resolve_precision(Settings& settings, Device device, bool insist) {
+  const auto is = [&](Precision precision) { return settings.precision == name_of(precision); };
+  Precision wanted = Precision::kBf16;  // auto
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+    if (is(precision)) wanted = precision;
+  }
+  if (!supports(device, wanted)) {
+    if (insist && settings.precision != "auto") {
+      throw Error(fmt::format("--precision {}: {} computes in fp32 only{}", settings.precision,
+                              device_name(device), device == Device::kCpu ? "; see --device" : ""),
+                  Status::kUsage);
+    }
+    wanted = Precision::kFp32;
+  }
+  settings.precision = name_of(wanted);
+  return wanted;
 }
 
 void export_weights(const std::string& path, const Checkpoint& checkpoint, const Trainer& trainer) {
@@ -115,11 +145,12 @@ void export_weights(const std::string& path, const Checkpoint& checkpoint, const
 
 void print_header(const Checkpoint& c, const Data& data, const Trainer& trainer) {
   std::cout << fmt::format(
-      "{}: {} parameters; {}: {} training, {} validation, {} test images; {}, {} threads; "
+      "{}: {} parameters; {}: {} training, {} validation, {} test images; {}, {}, {} threads; "
       "{:.0f} MiB of activations\n",
       c.settings.model, trainer.model().parameters().count(), c.settings.dataset,
       trainer.train_images(), trainer.validation_images(), data.test.size(), c.settings.device,
-      c.settings.threads, static_cast<double>(trainer.arena_bytes()) / 0x1p20);
+      c.settings.precision, c.settings.threads,
+      static_cast<double>(trainer.arena_bytes()) / 0x1p20);
 }
 
 int run(const Options& options) {
@@ -130,12 +161,14 @@ int run(const Options& options) {
   Checkpoint checkpoint;
   std::optional<Safetensors> saved;
   int saved_threads = 0;
+  std::string saved_precision;
   if (options.resume) {
     const std::filesystem::path file =
         options.resume->empty() ? directory.latest() : std::filesystem::path(*options.resume);
     saved = read_safetensors(file);
     checkpoint = checkpoint_of(*saved);
     saved_threads = checkpoint.settings.threads;
+    saved_precision = checkpoint.settings.precision;
     checkpoint.settings = resumed_settings(checkpoint.settings, options);
     if (options.output_dir.empty()) {
       directory = RunDirectory(file.has_parent_path() ? file.parent_path() : ".");
@@ -153,7 +186,8 @@ int run(const Options& options) {
   Settings& settings = checkpoint.settings;
 
   const Device device = resolve_device(settings.device);
-  Context context(device, settings.threads);
+  const bool insist = options.given.contains("precision");
+  Context context(device, settings.threads, resolve_precision(settings, device, insist));
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
   if (saved && settings.threads != saved_threads) {
@@ -162,9 +196,15 @@ int run(const Options& options) {
         "in their last digits\n",
         settings.threads, saved_threads);
   }
+  if (saved && settings.precision != saved_precision) {
+    std::cerr << fmt::format(
+        "wrn_train: warning: resuming in {} a run begun in {}: the results will differ\n",
+        settings.precision, saved_precision);
+  }
 
   const Data data = read_data(settings);
-  const std::string data_checksum = checksum(data);
+  // A run is not resumed on other images than it was begun with.
+  const std::string data_checksum = checksum(std::array{&data.train, &data.test});
   if (saved) {
     if (data.train.classes() != checkpoint.classes) {
       fail("the data has {} classes, the checkpoint {}", data.train.classes(), checkpoint.classes);
@@ -177,15 +217,18 @@ int run(const Options& options) {
     checkpoint.classes = data.train.classes();
     checkpoint.class_names = data.train.class_names;
     checkpoint.normalisation = normalisation_of(settings, data.train);
+    checkpoint.whitening = whitening_of(settings, data.train);
   }
   checkpoint.data_checksum = data_checksum;
 
-  Trainer trainer(settings, data.train, data.test, checkpoint.normalisation, context, g_stop,
+  Trainer trainer(settings, data.train, data.test, checkpoint.normalisation,
+                  checkpoint.whitening ? &*checkpoint.whitening : nullptr, context, g_stop,
                   options.test_only ? Purpose::kTest : Purpose::kTrain);
   if (saved) {
     import_state(*saved, true, trainer.model().parameters());
   } else {
-    trainer.model().initialise(settings.seed);
+    trainer.model().initialise(
+        settings.seed, settings.gamma_init == "uniform" ? GammaInit::kUniform : GammaInit::kOne);
     if (!options.import_weights.empty()) {
       import_state(read_safetensors(options.import_weights), false, trainer.model().parameters());
     }
@@ -212,6 +255,9 @@ int run(const Options& options) {
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);
     if (options.overwrite) directory.remove_leftovers();
+    if (options.tensorboard || std::filesystem::exists(directory.tensorboard())) {
+      directory.begin_events();
+    }
     const nlohmann::json config =
         config_of(checkpoint, data, trainer, trainer.model().parameters().count());
     directory.write_config(config);

@@ -21,8 +21,6 @@
 
 namespace wrn {
 
-enum class Split { train, test };
-
 Dataset read_cifar10(const std::filesystem::path& dir, Split split);
 
 /// With the fine labels.

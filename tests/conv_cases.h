@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <set>
 #include <string>
 #include <vector>
@@ -27,6 +28,33 @@ inline constexpr ConvDirection kConvDirections[] = {
     {"wgrad",
      &cuda::ConvVersion::wgrad,
      {&ConvShape::x_size, &ConvShape::y_size, &ConvShape::w_size}}};
+
+/// Values as a version's tensors hold them, and back; both in all of a tensor's bytes.
+inline std::vector<std::byte> to_elements(const std::vector<float>& values, bool as_bf16) {
+  std::vector<std::byte> bytes(values.size() * (as_bf16 ? sizeof(bf16) : sizeof(float)));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const bf16 rounded = to_bf16(values[i]);
+    if (as_bf16) std::memcpy(&bytes[i * sizeof rounded], &rounded, sizeof rounded);
+    if (!as_bf16) std::memcpy(&bytes[i * sizeof(float)], &values[i], sizeof(float));
+  }
+  return bytes;
+}
+inline std::vector<float> from_elements(const std::vector<std::byte>& bytes, bool as_bf16) {
+  std::vector<float> values(bytes.size() / (as_bf16 ? sizeof(bf16) : sizeof(float)));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    bf16 rounded;
+    if (as_bf16) std::memcpy(&rounded, &bytes[i * sizeof rounded], sizeof rounded);
+    if (as_bf16) values[i] = to_float(rounded);
+    if (!as_bf16) std::memcpy(&values[i], &bytes[i * sizeof(float)], sizeof(float));
+  }
+  return values;
+}
+
+/// Whether a version's tensor i (0 and 1 are the inputs, 2 is the output) holds bf16.
+inline bool holds_bf16(const cuda::ConvVersion& version, const ConvDirection& direction, int i) {
+  const bool dw = direction.launch == &cuda::ConvVersion::wgrad && i == 2;
+  return version.inputs == cuda::ConvInputs::kBf16 && !dw;
+}
 
 /// What a case is made of: one value of each factor.
 inline const std::array<std::vector<int>, 5>& conv_factors() {

@@ -252,7 +252,8 @@ class TestBadFlags(harness.SystemTest):
                 (["--limit-train", -1], "--limit-train"), (["--limit-test", -1], "--limit-test"),
                 (["--val-split", 1], "--val-split"), (["--val-split", "nan"], "--val-split"),
                 (["--dataset", "mnist"], "mnist"), (["--device", "tpu"], "tpu"),
-                (["--recipe", "mine"], "mine"), (["--preprocess", "zca"], "zca"),
+                (["--recipe", "mine"], "mine"), (["--preprocess", "pca"], "pca"), (["--gamma-init", "two"], "two"),
+                (["--svhn-extra", "perhaps"], "perhaps"),
                 (["--epochs", 1, "--epochs", 2], "--epochs"),
                 (["--no-augment=maybe"], "--no-augment"),
                 (["--quiet\nline"], "--quiet line")]:

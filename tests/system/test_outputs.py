@@ -78,7 +78,8 @@ class TestFiles(harness.SystemTest):
             "recipe": "paper-cifar", "dropout": 0.1, "epochs": 3, "batch_size": 10, "lr": 0.1,
             "momentum": 0.9, "weight_decay": 0.0005, "lr_drops": [1, 2],
             "lr_drop_factor": 0.2, "keep_momentum": False, "no_augment": False,
-            "keep_last_batch": False, "preprocess": "meanstd", "val_split": 0.25, "seed": 7,
+            "keep_last_batch": False, "preprocess": "meanstd", "gamma_init": "one",
+            "svhn_extra": "auto", "val_split": 0.25, "seed": 7,
             "limit_train": 40, "limit_test": 20, "save_every": 1})
         data = config["dataset"]
         self.assertEqual((data["name"], data["path"]), ("cifar10", str(self.data)))
@@ -242,7 +243,8 @@ class TestPrinting(harness.SystemTest):
         for flag in ("--dataset", "--data-path", "--model", "--depth", "--widen-factor", "--block",
                      "--deepening", "--dropout", "--recipe", "--epochs", "--batch-size", "--lr",
                      "--momentum", "--weight-decay", "--lr-drops", "--lr-drop-factor",
-                     "--preprocess", "--no-augment", "--keep-last-batch", "--val-split", "--seed",
+                     "--preprocess", "--gamma-init", "--svhn-extra", "--no-augment", "--keep-last-batch",
+                     "--val-split", "--seed",
                      "--device", "--threads", "--output-dir", "--overwrite", "--save-every",
                      "--resume", "--test-only", "--export-weights", "--import-weights",
                      "--limit-train", "--limit-test", "--quiet"):
