@@ -312,6 +312,18 @@ Options parse_options(int argc, const char* const* argv) {
   return options;
 }
 
+Device resolve_device(std::string& name) {
+  if (name == "auto") {
+    name = "cuda";
+    try {
+      check_available(Device::kCuda);
+    } catch (const Error&) {
+      name = "cpu";
+    }
+  }
+  return name == "cuda" ? Device::kCuda : Device::kCpu;
+}
+
 Settings resumed_settings(const Settings& saved, const Options& options) {
   static const std::set<std::string> kFree = {"data_path", "device", "precision", "threads",
                                               "save_every"};
