@@ -62,13 +62,21 @@ Image decode_png(const Bytes& bytes) {
   Png png;
   if (png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()) == 0) png.broken();
   check_size(png.image.width, png.image.height);
-  png.image.format = PNG_FORMAT_RGB;
+  png.image.format = PNG_FORMAT_RGBA;
   // Without it, 16-bit samples would be taken for linear light.
   png.image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
-  Image image{png.image.width, png.image.height, Bytes(PNG_IMAGE_SIZE(png.image))};
-  const png_color white{255, 255, 255};
+  Bytes rgba(PNG_IMAGE_SIZE(png.image));
   // Warnings are of colour profiles and the like, and pass; of too few pixels there is an error.
-  if (png_image_finish_read(&png.image, &white, image.pixels.data(), 0, nullptr) == 0) png.broken();
+  if (png_image_finish_read(&png.image, nullptr, rgba.data(), 0, nullptr) == 0) png.broken();
+  Image image{png.image.width, png.image.height, {}};
+  image.pixels.reserve(rgba.size() / 4 * 3);
+  for (std::size_t i = 0; i < rgba.size(); i += 4) {
+    const int alpha = rgba[i + 3];
+    for (std::size_t c = 0; c < 3; ++c) {  // on white, in sRGB's values, as browsers do
+      image.pixels.push_back(
+          static_cast<std::uint8_t>((rgba[i + c] * alpha + 255 * (255 - alpha) + 127) / 255));
+    }
+  }
   return image;
 }
 
