@@ -35,7 +35,9 @@ A recipe is the paper's; the defaults above are those of the first
 Files written to the output directory
   config.json          every setting, the versions, the device and the threads
   metrics.jsonl        a line an epoch; losses, and errors in percent
-  report.html          curves, table and configuration on one page
+  report.html          curves, mistakes, network and configuration on one page
+  predictions.safetensors  what it said of every test image, for wrn_report; with --test-only too,
+                       where -o is given
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
   best.safetensors     the checkpoint of the lowest error (on the validation split if there is one)
   tensorboard/         with --tensorboard: look at it with tensorboard --logdir DIRECTORY
@@ -224,6 +226,13 @@ Options parse_options(int argc, const char* const* argv) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str()
       ->group(running);
+  app.add_option(
+         "--precision", s.precision,
+         "fp32, tf32 or bf16: what convolutions multiply, and bf16 also what is stored "
+         "between layers; auto: bf16 on a GPU of compute capability 8.0 or later, else fp32")
+      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}))
+      ->capture_default_str()
+      ->group(running);
   app.add_option("--threads", s.threads, "CPU cores to use, 0 = all")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str()
@@ -305,8 +314,21 @@ Options parse_options(int argc, const char* const* argv) {
   return options;
 }
 
+Device resolve_device(std::string& name) {
+  if (name == "auto") {
+    name = "cuda";
+    try {
+      check_available(Device::kCuda);
+    } catch (const Error&) {
+      name = "cpu";
+    }
+  }
+  return name == "cuda" ? Device::kCuda : Device::kCpu;
+}
+
 Settings resumed_settings(const Settings& saved, const Options& options) {
-  static const std::set<std::string> kFree = {"data_path", "device", "threads", "save_every"};
+  static const std::set<std::string> kFree = {"data_path", "device", "precision", "threads",
+                                              "save_every"};
   nlohmann::json settings = saved;
   const nlohmann::json asked = options.settings;
   for (const std::string& key : options.given) {

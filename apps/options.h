@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/context.h"
+
 namespace wrn {
 
 /// The settings of a run, which its checkpoints carry. Each is a flag of the same name; what no
@@ -23,15 +25,18 @@ struct Settings {
   double val_split = 0;
   std::uint64_t seed = 1;
   std::int64_t limit_train = 0, limit_test = 0;  // 0 = all
-  std::string device = "auto";
+  std::string device = "auto", precision = "auto";
   int threads = 0;  // 0 = all
   int save_every = 1;
 };
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(
-    Settings, dataset, data_path, model, recipe, dropout, epochs, batch_size, lr, momentum,
-    weight_decay, lr_drop_factor, lr_drops, keep_momentum, no_augment, keep_last_batch, preprocess,
-    gamma_init, svhn_extra, val_split, seed, limit_train, limit_test, device, threads, save_every)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Settings, dataset, data_path, model, recipe,
+                                                dropout, epochs, batch_size, lr, momentum,
+                                                weight_decay, lr_drop_factor, lr_drops,
+                                                keep_momentum, no_augment, keep_last_batch,
+                                                preprocess, gamma_init, svhn_extra, val_split, seed,
+                                                limit_train, limit_test, device, precision, threads,
+                                                save_every)
 
 struct Options {
   Settings settings;
@@ -45,6 +50,10 @@ struct Options {
 /// Throws an Error(kUsage) for what is wrong on the command line. Prints and exits for --help and
 /// --version.
 Options parse_options(int argc, const char* const* argv);
+
+/// The device of this name, where "auto" is the GPU if it can be used. Leaves in `name` what it
+/// came to.
+Device resolve_device(std::string& name);
 
 /// The settings of a checkpoint, changed by those of the command line that may change: where the
 /// data is, and how the program runs. Throws an Error(kUsage) for any other that differs.

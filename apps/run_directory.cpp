@@ -5,6 +5,7 @@
 #include "apps/report.h"
 #include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
+#include "kernels/augment.h"
 
 namespace wrn {
 namespace {
@@ -74,7 +75,9 @@ Checkpoint checkpoint_of(const Safetensors& file) {
   const auto parsed = [&](const char* key) { return nlohmann::json::parse(text(key)); };
   try {
     Checkpoint c;
-    c.settings = parsed("settings").get<Settings>();
+    nlohmann::json settings = parsed("settings");
+    if (!settings.contains("precision")) settings["precision"] = "fp32";  // all there was
+    c.settings = settings.get<Settings>();
     c.classes = parsed("classes").get<int>();
     c.class_names = parsed("class_names").get<std::vector<std::string>>();
     for (std::size_t i = 0; i < 3; ++i) {
@@ -84,6 +87,10 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     if (const auto found = file.metadata.find("whitening");
         found != file.metadata.end() && found->second != "none") {
       c.whitening = import_whitening(file, found->second);
+      if (c.whitening->features != kImageBytes) {
+        fail("{}: its whitening is of images of {} values", file.file.string(),
+             c.whitening->features);
+      }
     }
     c.data_checksum = text("data_checksum");
     c.position = position_of(parsed("position"));
@@ -105,9 +112,8 @@ Checkpoint checkpoint_of(const Safetensors& file) {
 
 bool RunDirectory::holds_a_run() const {
   std::error_code error;  // whatever cannot be looked at, prepare() speaks of
-  return fs::exists(latest(), error) || fs::exists(best(), error) ||
-         fs::exists(directory_ / "config.json", error) ||
-         fs::exists(directory_ / "metrics.jsonl", error);
+  return fs::exists(latest(), error) || fs::exists(best(), error) || fs::exists(config(), error) ||
+         fs::exists(metrics(), error);
 }
 
 void RunDirectory::prepare() const {
@@ -121,7 +127,7 @@ void RunDirectory::prepare() const {
 }
 
 void RunDirectory::remove_leftovers() const {
-  for (const fs::path& path : {best(), tensorboard()}) {
+  for (const fs::path& path : {best(), predictions(), tensorboard()}) {
     std::error_code error;
     fs::remove_all(path, error);
     if (error) fail("cannot remove {}: {}", path.string(), error.message());
@@ -131,15 +137,21 @@ void RunDirectory::remove_leftovers() const {
 void RunDirectory::begin_events() { events_ = std::make_shared<EventFile>(tensorboard()); }
 
 void RunDirectory::write_config(const nlohmann::json& config) const {
-  write_file_atomically(directory_ / "config.json", config.dump(2) + "\n");
+  write_file_atomically(this->config(), config.dump(2) + "\n");
 }
 
 void RunDirectory::write_metrics(const nlohmann::json& config,
                                  const std::vector<nlohmann::json>& metrics) const {
   std::string lines;
   for (const nlohmann::json& line : metrics) lines += line.dump() + "\n";
-  write_file_atomically(directory_ / "metrics.jsonl", lines);
-  write_file_atomically(report(), report_html(config, metrics));
+  write_file_atomically(this->metrics(), lines);
+  RunRecord run{directory_.filename().string(), config, metrics, std::nullopt};
+  try {
+    run.predictions = read_predictions(predictions());
+  } catch (const Error&) {
+    // None yet, or those of a run that someone else left here: the report does without.
+  }
+  write_file_atomically(report(), report_html({run}));
   if (events_) events_->write(metrics);
 }
 

@@ -1,6 +1,7 @@
 // The files of a run, and what a checkpoint holds besides weights.
 //
-//   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors  tensorboard/
+//   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors
+//   predictions.safetensors  tensorboard/
 //
 // A checkpoint carries the whole history of metrics, so that resuming from any of them needs no
 // other file: metrics.jsonl is rewritten from it, which cuts off the epochs that came after.
@@ -64,8 +65,11 @@ class RunDirectory {
   const std::filesystem::path& path() const { return directory_; }
   std::filesystem::path latest() const { return directory_ / "latest.safetensors"; }
   std::filesystem::path best() const { return directory_ / "best.safetensors"; }
+  std::filesystem::path config() const { return directory_ / "config.json"; }
+  std::filesystem::path metrics() const { return directory_ / "metrics.jsonl"; }
   std::filesystem::path report() const { return directory_ / "report.html"; }
   std::filesystem::path tensorboard() const { return directory_ / "tensorboard"; }
+  std::filesystem::path predictions() const { return directory_ / "predictions.safetensors"; }
 
   bool holds_a_run() const;
   /// Makes the directory where there is none. Removes what a killed process left half-written.
@@ -76,7 +80,8 @@ class RunDirectory {
   void begin_events();
 
   void write_config(const nlohmann::json& config) const;
-  /// metrics.jsonl, report.html and the events, from the history.
+  /// metrics.jsonl, report.html and the events, from the history and the predictions that are
+  /// there.
   void write_metrics(const nlohmann::json& config,
                      const std::vector<nlohmann::json>& metrics) const;
   /// latest.safetensors; with `is_best`, best.safetensors too, as the same file.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <iostream>
@@ -88,7 +89,7 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
                          std::int64_t parameters) {
   const Settings& s = checkpoint.settings;
   nlohmann::json training = s;
-  for (const char* key : {"model", "dataset", "data_path", "device", "threads"})
+  for (const char* key : {"model", "dataset", "data_path", "device", "precision", "threads"})
     training.erase(key);
   return {
       {"model", {{"name", s.model}, {"parameters", parameters}, {"classes", checkpoint.classes}}},
@@ -105,6 +106,7 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
       {"training", training},
       {"device", s.device},
       {"device_name", device_name(trainer.context().device())},
+      {"precision", s.precision},
       {"threads", s.threads},
       {"activation_bytes", trainer.arena_bytes()},
       {"versions",
@@ -113,17 +115,25 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"compiler", "g++ " __VERSION__}}}};
 }
 
-/// auto: the GPU where it can be used. Leaves in the settings what it came to.
-Device resolve_device(Settings& settings) {
-  if (settings.device == "auto") {
-    settings.device = "cuda";
-    try {
-      check_available(Device::kCuda);
-    } catch (const Error&) {
-      settings.device = "cpu";
-    }
+/// auto: bf16 where the device has it, else fp32. Leaves in the settings what it came to. A
+/// precision that only a resumed checkpoint asks for is not insisted on: a run may go on on another
+/// device.
+Precision resolve_precision(Settings& settings, Device device, bool insist) {
+  const auto is = [&](Precision precision) { return settings.precision == name_of(precision); };
+  Precision wanted = Precision::kBf16;  // auto
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
+    if (is(precision)) wanted = precision;
   }
-  return settings.device == "cuda" ? Device::kCuda : Device::kCpu;
+  if (!supports(device, wanted)) {
+    if (insist && settings.precision != "auto") {
+      throw Error(fmt::format("--precision {}: {} computes in fp32 only{}", settings.precision,
+                              device_name(device), device == Device::kCpu ? "; see --device" : ""),
+                  Status::kUsage);
+    }
+    wanted = Precision::kFp32;
+  }
+  settings.precision = name_of(wanted);
+  return wanted;
 }
 
 void export_weights(const std::string& path, const Checkpoint& checkpoint, const Trainer& trainer) {
@@ -135,11 +145,12 @@ void export_weights(const std::string& path, const Checkpoint& checkpoint, const
 
 void print_header(const Checkpoint& c, const Data& data, const Trainer& trainer) {
   std::cout << fmt::format(
-      "{}: {} parameters; {}: {} training, {} validation, {} test images; {}, {} threads; "
+      "{}: {} parameters; {}: {} training, {} validation, {} test images; {}, {}, {} threads; "
       "{:.0f} MiB of activations\n",
       c.settings.model, trainer.model().parameters().count(), c.settings.dataset,
       trainer.train_images(), trainer.validation_images(), data.test.size(), c.settings.device,
-      c.settings.threads, static_cast<double>(trainer.arena_bytes()) / 0x1p20);
+      c.settings.precision, c.settings.threads,
+      static_cast<double>(trainer.arena_bytes()) / 0x1p20);
 }
 
 int run(const Options& options) {
@@ -150,12 +161,14 @@ int run(const Options& options) {
   Checkpoint checkpoint;
   std::optional<Safetensors> saved;
   int saved_threads = 0;
+  std::string saved_precision;
   if (options.resume) {
     const std::filesystem::path file =
         options.resume->empty() ? directory.latest() : std::filesystem::path(*options.resume);
     saved = read_safetensors(file);
     checkpoint = checkpoint_of(*saved);
     saved_threads = checkpoint.settings.threads;
+    saved_precision = checkpoint.settings.precision;
     checkpoint.settings = resumed_settings(checkpoint.settings, options);
     if (options.output_dir.empty()) {
       directory = RunDirectory(file.has_parent_path() ? file.parent_path() : ".");
@@ -172,8 +185,9 @@ int run(const Options& options) {
   }
   Settings& settings = checkpoint.settings;
 
-  const Device device = resolve_device(settings);
-  Context context(device, settings.threads);
+  const Device device = resolve_device(settings.device);
+  const bool insist = options.given.contains("precision");
+  Context context(device, settings.threads, resolve_precision(settings, device, insist));
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
   if (saved && settings.threads != saved_threads) {
@@ -181,6 +195,11 @@ int run(const Options& options) {
         "wrn_train: warning: resuming with {} threads a run begun with {}: the results will differ "
         "in their last digits\n",
         settings.threads, saved_threads);
+  }
+  if (saved && settings.precision != saved_precision) {
+    std::cerr << fmt::format(
+        "wrn_train: warning: resuming in {} a run begun in {}: the results will differ\n",
+        settings.precision, saved_precision);
   }
 
   const Data data = read_data(settings);
@@ -220,6 +239,11 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
+    if (!options.output_dir.empty() && std::isfinite(result->loss)) {
+      directory.prepare();
+      write_predictions(directory.predictions(),
+                        predictions_of(data.test, result->answers, checkpoint.position.epoch));
+    }
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
   } else if (checkpoint.position.epoch >= settings.epochs) {
     std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n",

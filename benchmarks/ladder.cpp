@@ -2,7 +2,8 @@
 //
 // A time is the median of many launches between two events each, launched without waiting, so that
 // the GPU never does. The launches take turns over copies of the tensors that together exceed the
-// L2 cache twice. The data are random. After timing, the output is compared with v0's.
+// L2 cache twice. The data are random, of numbers that bf16 has, too, so that all versions multiply
+// the same. After timing, the output is compared with v0's.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -21,32 +22,38 @@
 namespace {
 
 using namespace wrn;
-using Floats = DeviceArray<float>;
+using Memory = DeviceArray<std::byte>;
 
 std::vector<float> random_values(std::size_t size, unsigned seed) {
   std::mt19937 generator(seed);
   std::vector<float> values(size);
-  for (float& value : values) value = static_cast<float>(generator()) * 0x1p-31F - 1;
+  for (float& value : values) {
+    value = to_float(to_bf16(static_cast<float>(generator()) * 0x1p-31F - 1));
+  }
   return values;
 }
 
-/// A direction's three tensors, in as many copies as it takes to leave none of them in the L2.
+/// A direction's three tensors, as a version holds them, in as many copies as it takes to leave
+/// none of them in the L2.
 struct Tensors {
   struct Copy {
-    Copy(const std::vector<float>& a, const std::vector<float>& b, std::size_t size)
+    Copy(const std::vector<std::byte>& a, const std::vector<std::byte>& b, std::size_t size)
         : in0(a), in1(b), out(size) {}
-    Floats in0, in1, out;
+    Memory in0, in1, out;
   };
-  Tensors(const ConvDirection& direction, const ConvShape& shape, Context& context) {
-    std::size_t size[3], total = 0;
+  Tensors(const cuda::ConvVersion& version, const ConvDirection& direction, const ConvShape& shape,
+          Context& context) {
+    std::vector<std::byte> tensor[3];
+    std::size_t total = 0;
     for (int i = 0; i < 3; ++i) {
-      size[i] = static_cast<std::size_t>((shape.*direction.sizes[i])());
-      total += size[i] * sizeof(float);
+      const auto size = static_cast<std::size_t>((shape.*direction.sizes[i])());
+      tensor[i] = to_elements(i < 2 ? random_values(size, i + 1) : std::vector<float>(size),
+                              holds_bf16(version, direction, i));
+      total += tensor[i].size();
     }
-    const std::vector<float> in0 = random_values(size[0], 1), in1 = random_values(size[1], 2);
     const auto cache = static_cast<std::size_t>(context.runtime().device.l2CacheSize);
     const std::size_t count = std::clamp<std::size_t>(2 * cache / total + 1, 2, 64);
-    while (copies.size() < count) copies.emplace_back(in0, in1, size[2]);
+    while (copies.size() < count) copies.emplace_back(tensor[0], tensor[1], tensor[2].size());
   }
   std::deque<Copy> copies;
 };
@@ -83,13 +90,16 @@ double median_time(F launch, double seconds, Context& context) {
   return timed(std::clamp(static_cast<int>(1e6 * seconds / warm), 5, 1000));
 }
 
-/// As the tests: off by at most 1e-6 of the products' magnitudes, 1/4 each on average.
+/// As the tests: off by at most 1e-6 of the products' magnitudes, 1/4 each on average; 1e-5 on
+/// tensor cores, and by the rounding of what is stored as bf16.
 void compare(const std::vector<float>& got, const std::vector<float>& expected, double depth,
-             const std::string& what) {
+             const cuda::ConvVersion& version, bool stored_as_bf16) {
+  const double sum = version.inputs == cuda::ConvInputs::kFp32 ? 1e-6 : 1e-5;
+  const double store = stored_as_bf16 ? 0x1p-8 : 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double error = std::abs(double{got[i]} - expected[i]);
-    if (!(std::isfinite(got[i]) && error <= 1e-6 * depth / 4)) {
-      fail("{}: element {} is {}, of v0 {}", what, i, got[i], expected[i]);
+    if (!(std::isfinite(got[i]) && error <= sum * depth / 4 + store * std::abs(expected[i]))) {
+      fail("{}: element {} is {}, of v0 {}", version.name, i, got[i], expected[i]);
     }
   }
 }
@@ -106,22 +116,24 @@ void run_shape(const NamedConv& conv, const Options& options, Context& context,
   const double flop = 2 * static_cast<double>(s.macs());
   for (const ConvDirection& direction : kConvDirections) {
     const bool wgrad = direction.launch == &cuda::ConvVersion::wgrad;
-    const Tensors tensors(direction, s, context);
     std::vector<float> expected;
     for (const cuda::ConvVersion& version : cuda::kConvLadder) {
       const bool first = &version == cuda::kConvLadder;
       if (!first && std::string(version.name).find(options.only) == std::string::npos) continue;
-      const DeviceArray<std::byte> workspace(wgrad ? version.wgrad_workspace(s, context) : 0);
+      const Tensors tensors(version, direction, s, context);
+      const Memory workspace(wgrad ? version.wgrad_workspace(s, context) : 0);
       context.workspace = workspace.data();
       const auto launch = [&](int i) {
         const auto& copy = tensors.copies[i % tensors.copies.size()];
         (version.*direction.launch)(copy.in0.data(), copy.in1.data(), copy.out.data(), s, context);
       };
       const double time = median_time(launch, options.seconds, context);
-      const std::vector<float> output = tensors.copies[0].out.read();
+      const bool bf16_output = holds_bf16(version, direction, 2);
+      const std::vector<float> output = from_elements(tensors.copies[0].out.read(), bf16_output);
       if (first) expected = output;
-      compare(output, expected, flop / 2 / static_cast<double>(output.size()), version.name);
-      fmt::print("{:18} {:5} {:16} {:>10.1f} us {:>7.2f} TFLOP/s\n", version.name, direction.name,
+      compare(output, expected, flop / 2 / static_cast<double>(output.size()), version,
+              bf16_output);
+      fmt::print("{:22} {:5} {:16} {:>10.1f} us {:>7.2f} TFLOP/s\n", version.name, direction.name,
                  conv.name, time, flop / time * 1e-6);
       records.push_back({{"version", version.name},
                          {"direction", direction.name},

@@ -51,7 +51,7 @@ Batch load_images(Tape& tape, const ResidentData& data, const Input& input) {
                 input.rows <= order.dim(0),
             "load_images takes a list of i32 indices, as many as a batch has rows");
   const int rows = input.rows;
-  const Batch batch{tape.make("images", {rows, kImageSide, kImageSide, 3}),
+  const Batch batch{tape.make("images", {rows, kImageSide, kImageSide, 3}, tape.image_dtype()),
                     tape.make("labels", {rows}, DType::kI32)};
   const Tensor state = tape.state().step;
   tape.step({.name = "load images",
@@ -59,11 +59,12 @@ Batch load_images(Tape& tape, const ResidentData& data, const Input& input) {
              .writes = {batch.images, batch.labels},
              .run = [=](Context& context) {
                const auto load = [&](const auto* images) {
-                 WRN_ON(context,
-                        load_images(images, data.labels.data<std::uint8_t>(),
-                                    order.data<std::int32_t>(), batch.images.data<float>(),
-                                    batch.labels.data<std::int32_t>(), rows, input.normalisation,
-                                    input.augment, state.data<StepState>(), context));
+                 WRN_ON_REAL(
+                     batch.images, context,
+                     load_images(images, data.labels.data<std::uint8_t>(),
+                                 order.data<std::int32_t>(), batch.images.data<Real>(),
+                                 batch.labels.data<std::int32_t>(), rows, input.normalisation,
+                                 input.augment, state.data<StepState>(), context));
                };
                data.images.dtype() == DType::kF32 ? load(data.images.data<float>())
                                                   : load(data.images.data<std::uint8_t>());

@@ -2,30 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "data/checksum.h"
+#include "data/lapack.h"
 #include "engine/tensor.h"
 #include "kernels/augment.h"
 #include "kernels/error.h"
-
-// OpenBLAS, in Fortran's conventions: matrices are column-major, so that ours are their transposes.
-extern "C" {
-void dsyrk_(const char* uplo, const char* trans, const int* n, const int* k, const double* alpha,
-            const double* a, const int* lda, const double* beta, double* c, const int* ldc);
-void dsyevd_(const char* jobz, const char* uplo, const int* n, double* a, const int* lda, double* w,
-             double* work, const int* lwork, int* iwork, const int* liwork, int* info);
-void sgemm_(const char* transa, const char* transb, const int* m, const int* n, const int* k,
-            const float* alpha, const float* a, const int* lda, const float* b, const int* ldb,
-            const float* beta, float* c, const int* ldc);
-void openblas_set_num_threads(int);
-}
 
 namespace wrn {
 
 namespace {
 
-// pylearn2's: the norm of a normalised image, below which norm an image is not divided, and what is
+// pylearn2's: the norm of a normalised image, the least that an image is divided by, and what is
 // added to every eigenvalue.
 constexpr double kScale = 55, kLeastDivisor = 1e-8, kBias = 0.1;
 
@@ -51,7 +39,7 @@ void normalise(std::span<const std::uint8_t> image, T* out) {
   for (const std::uint8_t value : image) *out++ = static_cast<T>((value - mean) / divisor);
 }
 
-/// Calls visit(first image, images, normalised values) for one chunk of images after another.
+/// Calls visit(how many, their normalised values) for one chunk of images after another.
 template <typename Visit>
 void for_each_chunk(std::span<const std::uint8_t> images, std::size_t features, Visit visit) {
   const std::size_t n = images.size() / features;
@@ -65,38 +53,19 @@ void for_each_chunk(std::span<const std::uint8_t> images, std::size_t features, 
   }
 }
 
-/// Of the normalised images less their mean: the lower triangle of our order, the upper of
-/// Fortran's.
-std::vector<double> covariance(std::span<const std::uint8_t> images,
+/// Of the normalised images less their mean; the lower triangle.
+std::vector<double> covariance(const Lapack& lapack, std::span<const std::uint8_t> images,
                                const std::vector<double>& mean) {
   const std::size_t features = mean.size();
-  const int size = static_cast<int>(features);
   const double scale = static_cast<double>(features) / static_cast<double>(images.size());
   std::vector<double> result(features * features);
   for_each_chunk(images, features, [&](int rows, std::vector<double>& chunk) {
     for (std::size_t i = 0; i < static_cast<std::size_t>(rows) * features; ++i) {
       chunk[i] -= mean[i % features];
     }
-    const double add = 1;
-    dsyrk_("U", "N", &size, &rows, &scale, chunk.data(), &size, &add, result.data(), &size);
+    lapack.add_gram(static_cast<int>(features), rows, scale, chunk.data(), result.data());
   });
   return result;
-}
-
-/// Replaces a symmetric matrix by its eigenvectors, one a row, and returns the eigenvalues.
-std::vector<double> decompose(std::vector<double>& matrix, int size) {
-  const std::int64_t n = size, least = 1 + 6 * n + 2 * n * n;
-  WRN_CHECK(least <= std::numeric_limits<int>::max(), "a matrix of {} rows", size);
-  const int work_size = static_cast<int>(least), integers = 3 + 5 * size;
-  std::vector<double> eigenvalues(static_cast<std::size_t>(n)),
-      work(static_cast<std::size_t>(work_size));
-  std::vector<int> integer_work(static_cast<std::size_t>(integers));
-  int info = 0;
-  dsyevd_("V", "U", &size, matrix.data(), &size, eigenvalues.data(), work.data(), &work_size,
-          integer_work.data(), &integers, &info);
-  if (info != 0)
-    fail("the eigenvalues of the images' covariance were not found (dsyevd: {})", info);
-  return eigenvalues;
 }
 
 }  // namespace
@@ -104,7 +73,7 @@ std::vector<double> decompose(std::vector<double>& matrix, int size) {
 Whitening fit_whitening(std::span<const std::uint8_t> images, int features) {
   const std::size_t n = count(images, features), size = static_cast<std::size_t>(features);
   WRN_CHECK(n > 0, "{} images to whiten by", n);
-  openblas_set_num_threads(1);
+  const Lapack lapack(1);
   std::vector<double> mean(size);
   for_each_chunk(images, size, [&](int rows, const std::vector<double>& chunk) {
     for (std::size_t i = 0; i < static_cast<std::size_t>(rows) * size; ++i) {
@@ -113,17 +82,15 @@ Whitening fit_whitening(std::span<const std::uint8_t> images, int features) {
   });
   for (double& value : mean) value /= static_cast<double>(n);
 
-  std::vector<double> vectors = covariance(images, mean);
-  const std::vector<double> eigenvalues = decompose(vectors, features);
-  // P = W W^T, where W has each eigenvector times (l + bias)^(-1/4) as a column.
+  std::vector<double> vectors = covariance(lapack, images, mean);
+  const std::vector<double> eigenvalues = lapack.decompose(features, vectors.data());
+  // P = W^T W, where W has each eigenvector times (l + bias)^(-1/4) as a row.
   for (std::size_t i = 0; i < size; ++i) {
     const double root = 1 / std::sqrt(std::sqrt(std::max(eigenvalues[i], 0.0) + kBias));
     for (std::size_t j = 0; j < size; ++j) vectors[i * size + j] *= root;
   }
   std::vector<double> matrix(size * size);
-  const double one = 1, zero = 0;
-  dsyrk_("U", "N", &features, &features, &one, vectors.data(), &features, &zero, matrix.data(),
-         &features);
+  lapack.add_gram(features, features, 1, vectors.data(), matrix.data());
 
   Whitening whitening{features, {mean.begin(), mean.end()}, std::vector<float>(size * size)};
   for (std::size_t i = 0; i < size; ++i) {
@@ -139,7 +106,7 @@ void Whitening::apply(std::span<const std::uint8_t> images, std::span<float> whi
                       int threads) const {
   const std::size_t n = count(images, features), size = static_cast<std::size_t>(features);
   WRN_CHECK(whitened.size() == images.size(), "{} values for {}", whitened.size(), images.size());
-  openblas_set_num_threads(threads);
+  const Lapack lapack(threads);
   std::vector<float> chunk(std::min(n, kChunk) * size);
   for (std::size_t first = 0; first < n; first += kChunk) {
     const std::size_t rows = std::min(kChunk, n - first);
@@ -148,10 +115,8 @@ void Whitening::apply(std::span<const std::uint8_t> images, std::span<float> whi
       normalise(images.subspan((first + row) * size, size), x);
       for (std::size_t i = 0; i < size; ++i) x[i] -= mean[i];
     }
-    const int m = static_cast<int>(rows);
-    const float one = 1, zero = 0;
-    sgemm_("N", "N", &features, &m, &features, &one, matrix.data(), &features, chunk.data(),
-           &features, &zero, &whitened[first * size], &features);
+    lapack.multiply(static_cast<int>(rows), features, features, chunk.data(), matrix.data(),
+                    &whitened[first * size]);
   }
 }
 

@@ -96,6 +96,7 @@ void import_state(const Safetensors& file, bool optimiser, const Parameters& par
     });
     tensor.write<float>(to);
   }
+  parameters.sync_copies();
 }
 
 }  // namespace wrn

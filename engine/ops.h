@@ -2,8 +2,13 @@
 //
 // Each op checks its arguments, records its forward step on the tape, and leaves the closure that
 // records its backward steps; both stand in one file. Images are [n,h,w,c], filters [k,r,r,c].
+//
+// Images and their gradients are f32, or bf16 where the tape's Context has that precision, from the
+// network's input to its average pool; parameters are f32 throughout. An op takes each tensor's
+// dtype as it finds it (WRN_ON_REAL), once the check is passed that it is the right one.
 #pragma once
 
+#include "engine/parameters.h"
 #include "engine/tape.h"
 
 namespace wrn {
@@ -28,7 +33,8 @@ Tensor add(Tape&, const Tensor& a, const Tensor& b);
 /// Nothing in inference, or with p = 0. `layer` numbers the network's dropouts from 0.
 Tensor dropout(Tape&, const Tensor& x, float p, int layer);
 
-/// Windows of side x side, side apart: [n,h,w,c] -> [n,h/side,w/side,c]. ops/pool.cpp
+/// Windows of side x side, side apart: [n,h,w,c] -> [n,h/side,w/side,c]; the average is f32.
+/// ops/pool.cpp
 Tensor average_pool(Tape&, const Tensor& x, int side);
 Tensor max_pool(Tape&, const Tensor& x, int side);
 
@@ -39,8 +45,8 @@ Tensor linear(Tape&, const Tensor& x, const Tensor& w, const Tensor& b);
 /// negative. Adds to the run's Metrics. The end of a tape: no op takes a loss. ops/loss.cpp
 Tensor softmax_cross_entropy(Tape&, const Tensor& logits, const Tensor& labels);
 
-/// The optimiser's step on slabs [size] of weights, gradients and momentum. ops/sgd.cpp
-void sgd(Tape&, const Tensor& weights, const Tensor& gradients, const Tensor& momentum,
-         bool nesterov);
+/// The optimiser's step on all parameters, which also brings their bf16 copies up to date, if there
+/// are any. ops/sgd.cpp
+void sgd(Tape&, const Parameters&, bool nesterov);
 
 }  // namespace wrn

@@ -3,6 +3,12 @@
 // The weights, gradients and momentum of all parameters lie in one slab each, so that the optimiser
 // is one launch. In the slabs the parameters stand in backward order, last layer first: gradients
 // become final front to back, so that a later all-reduce can be over slices of the slab.
+//
+// A model that computes in bf16 has a fourth slab, of bf16 copies, because the tensor cores take
+// their operands as they lie in memory. Only the convolutions' filters are handed out from it: a
+// batch norm's parameters and the linear layer's are read by fp32 arithmetic, and rounding them
+// would save less than a thousandth of a step's traffic. The slab has their places all the same, so
+// that the optimiser writes it in the pass in which it updates the values.
 #pragma once
 
 #include <string>
@@ -27,7 +33,8 @@ class Parameters {
  public:
   /// `parameters` in forward order; `buffers` likewise.
   Parameters(const std::vector<ParameterSpec>& parameters,
-             const std::vector<ParameterSpec>& buffers, Device device);
+             const std::vector<ParameterSpec>& buffers, Device device,
+             Precision precision = Precision::kFp32);
 
   /// In forward order.
   const std::vector<Parameter>& all() const { return all_; }
@@ -40,11 +47,15 @@ class Parameters {
   const Tensor& values() const { return values_; }
   const Tensor& gradients() const { return gradients_; }
   const Tensor& momenta() const { return momenta_; }
+  /// No tensor unless the precision is bf16.
+  const Tensor& bf16_copies() const { return bf16_copies_; }
+  /// Whoever writes values from the host, and not by the optimiser, ends with this.
+  void sync_copies() const;
 
  private:
   std::vector<Parameter> all_;
   std::vector<Tensor> buffers_;
-  Tensor values_, gradients_, momenta_;
+  Tensor values_, gradients_, momenta_, bf16_copies_;
 };
 
 }  // namespace wrn

@@ -147,9 +147,16 @@ void Program::run(Context& context) {
 }
 
 std::vector<float> Program::read(const Tensor& x) const {
-  WRN_CHECK(x.dtype() == DType::kF32, "{} is {}", x.name(), name_of(x.dtype()));
   WRN_CHECK(x.is_persistent() || x.info_->kept, "{} was not kept, its memory has been reused",
             x.name());
+  if (x.dtype() == DType::kBF16) {
+    const std::vector<bf16> values = x.read<bf16>();
+    std::vector<float> floats(values.size());
+    std::transform(values.begin(), values.end(), floats.begin(),
+                   [](bf16 v) { return to_float(v); });
+    return floats;
+  }
+  WRN_CHECK(x.dtype() == DType::kF32, "{} is {}", x.name(), name_of(x.dtype()));
   return x.read<float>();
 }
 

@@ -31,8 +31,8 @@ class Program {
   /// Runs all steps. Allocates no memory of the device. On CUDA it returns before they are done.
   void run(Context& context);
 
-  /// The content of a float tensor after a run: a persistent one, or one that the tape was told to
-  /// keep; throws for any other, because its memory has been given away.
+  /// The content of an f32 or bf16 tensor after a run: a persistent one, or one that the tape was
+  /// told to keep; throws for any other, because its memory has been given away.
   std::vector<float> read(const Tensor& x) const;
 
  private:

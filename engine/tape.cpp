@@ -64,11 +64,12 @@ Tensor Tape::make_gradient(const Tensor& x) {
     tensor.info_ = x.info_->parameter_gradient;
     return tensor;
   }
-  return make("d " + x.name(), x.shape());
+  return make("d " + x.name(), x.shape(), x.dtype());
 }
 
 void Tape::add_gradient(const Tensor& x, const Tensor& part) {
-  WRN_CHECK(part.shape() == x.shape(), "a gradient {} for {} {}", to_string(part.shape()), x.name(),
+  WRN_CHECK(part.shape() == x.shape() && part.dtype() == x.dtype(), "a gradient {} {} for {} {} {}",
+            name_of(part.dtype()), to_string(part.shape()), x.name(), name_of(x.dtype()),
             to_string(x.shape()));
   const Tensor before = gradient(x);
   if (!before) {
@@ -77,14 +78,15 @@ void Tape::add_gradient(const Tensor& x, const Tensor& part) {
   }
   // A parameter's sum belongs in its slab; any other tensor may be somebody else's gradient too.
   const bool in_slab = before.info_ == x.info_->parameter_gradient;
-  const Tensor sum = in_slab ? before : make("d " + x.name(), x.shape());
+  const Tensor sum = in_slab ? before : make("d " + x.name(), x.shape(), x.dtype());
   step({.name = x.name() + " gradient sum",
         .reads = {before, part},
         .writes = {sum},
         .in_place = {{sum, before}, {sum, part}},
         .run = [=](Context& context) {
-          WRN_ON(context, add(before.data<float>(), part.data<float>(), sum.data<float>(),
-                              sum.size(), context));
+          WRN_ON_REAL(
+              sum, context,
+              add(before.data<Real>(), part.data<Real>(), sum.data<Real>(), sum.size(), context));
         }});
   gradients_[x.info_.get()] = sum;
 }

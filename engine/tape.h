@@ -47,6 +47,24 @@ struct RunState {
 
 class Program;
 
+/// Calls a launcher of Reals: `Real` is the element type of the tensor x, on the CPU always float.
+/// WRN_ON_REAL(x, context, relu_forward(x.data<Real>(), y.data<Real>(), x.size(), context))
+#define WRN_ON_REAL(x, context, ...)                    \
+  ([&] {                                                \
+    if constexpr (::wrn::kHasCuda) {                    \
+      if ((context).device() == ::wrn::Device::kCuda) { \
+        if ((x).dtype() == ::wrn::DType::kBF16) {       \
+          using Real = ::wrn::bf16;                     \
+          return ::wrn::cuda::__VA_ARGS__;              \
+        }                                               \
+        using Real = float;                             \
+        return ::wrn::cuda::__VA_ARGS__;                \
+      }                                                 \
+    }                                                   \
+    using Real = float;                                 \
+    return ::wrn::cpu::__VA_ARGS__;                     \
+  }())
+
 class Tape {
  public:
   /// The Context is asked for workspace sizes; nothing is launched.
@@ -55,6 +73,10 @@ class Tape {
 
   bool training() const { return mode_ == Mode::kTraining; }
   Context& context() const { return context_; }
+  /// Of what flows between layers, up to the average pool; what follows it is f32.
+  DType image_dtype() const {
+    return context_.precision() == Precision::kBf16 ? DType::kBF16 : DType::kF32;
+  }
   const RunState& state() const { return state_; }
 
   // --- For ops ---------------------------------------------------------------------------------

@@ -10,12 +10,14 @@
 
 namespace wrn {
 
-std::size_t size_of(DType dtype) { return dtype == DType::kU8 ? 1 : 4; }
+std::size_t size_of(DType dtype) { return dtype == DType::kU8 ? 1 : dtype == DType::kBF16 ? 2 : 4; }
 
 const char* name_of(DType dtype) {
   switch (dtype) {
     case DType::kF32:
       return "f32";
+    case DType::kBF16:
+      return "bf16";
     case DType::kI32:
       return "i32";
     case DType::kU8:
@@ -128,6 +130,20 @@ void Tensor::set_parameter_gradient(const Tensor& gradient) const {
             "the gradient of {}", name());
   info_->parameter_gradient = gradient.info_;
   info_->needs_gradient = true;
+}
+
+void Tensor::set_bf16_copy(const Tensor& copy) const {
+  WRN_CHECK(info_->parameter_gradient != nullptr && copy.dtype() == DType::kBF16 &&
+                copy.is_persistent() && shape() == copy.shape(),
+            "the copy of {}", name());
+  info_->bf16_copy = copy.info_;
+  copy.info_->needs_gradient = true;  // a step that reads it depends on the parameter
+}
+
+Tensor Tensor::bf16_copy() const {
+  Tensor tensor;
+  tensor.info_ = info_->bf16_copy;
+  return tensor;
 }
 
 }  // namespace wrn

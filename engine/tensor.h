@@ -18,7 +18,7 @@
 
 namespace wrn {
 
-enum class DType { kF32, kI32, kU8 };
+enum class DType { kF32, kBF16, kI32, kU8 };
 
 std::size_t size_of(DType);
 const char* name_of(DType);
@@ -114,6 +114,7 @@ class Tensor {
     bool written = false;                      // planned: a recorded step writes it
     bool kept = false;                         // planned: readable after the run
     std::shared_ptr<Info> parameter_gradient;  // a parameter's place in the gradient slab
+    std::shared_ptr<Info> bf16_copy;           // a filter's place in the slab of copies
   };
   void write_bytes(std::span<const std::byte> from) const;
   void read_bytes(std::span<std::byte> to) const;
@@ -123,6 +124,10 @@ class Tensor {
  public:
   /// Makes a persistent tensor a parameter, whose gradient is to be written to `gradient`.
   void set_parameter_gradient(const Tensor& gradient) const;
+  /// Gives a filter the bf16 copy that convolutions of bf16 images read.
+  void set_bf16_copy(const Tensor& copy) const;
+  /// No tensor where there is none.
+  Tensor bf16_copy() const;
 };
 
 }  // namespace wrn

@@ -8,11 +8,14 @@
 // where with ReLU dy is first set to zero where y was cut. Everything is overwritten, nothing
 // accumulated.
 //
-// Layout and ownership. x is [rows, c]. A thread owns a group of V channels: four, in 16-byte
-// accesses, where c is a multiple of four and the pointers are aligned, else one. A block is
-// `lanes` groups wide, at most 128 bytes, so that a warp reads whole cache lines of several rows,
-// and goes down the rows of its tile; each thread keeps a few rows in registers, so that their
-// loads overlap. Neighbouring blocks are neighbouring columns of the same rows.
+// Images are fp32 or bf16; sums, statistics and parameters fp32, and an element is rounded once,
+// when it is written. In particular mean and variance are those of what x holds.
+//
+// Layout and ownership. x is [rows, c]. A thread owns a group of V channels: 16 bytes of them, four
+// floats or eight bf16, where c is a multiple of that and the pointers are aligned, else one. A
+// block is `lanes` groups wide, at most 128 bytes, so that a warp reads whole cache lines of
+// several rows, and goes down the rows of its tile; each thread keeps a few rows in registers, so
+// that their loads overlap. Neighbouring blocks are neighbouring columns of the same rows.
 //
 // The sums take three launches: every block reduces its tile to one partial result a channel, in
 // the workspace [2][tiles][c]; a small kernel merges the tiles; a third one applies the outcome.
@@ -62,9 +65,8 @@ Tiling tiling(const ImageShape& s, int width) {
   t.rows = s.rows();
   t.channels = s.c;
   t.groups = s.c / width;
-  t.lanes =
-      std::clamp(std::bit_ceil(static_cast<unsigned>(t.groups)),
-                 static_cast<unsigned>(kMaskBits / width), 32U / static_cast<unsigned>(width));
+  t.lanes = std::clamp(std::bit_ceil(static_cast<unsigned>(t.groups)),
+                       static_cast<unsigned>(kMaskBits / width), width > 1 ? 8U : 32U);
   t.columns = static_cast<unsigned>(divide_up(t.groups, t.lanes));
   const unsigned height = kThreads / t.lanes;
   const std::int64_t most = divide_up(t.rows, std::int64_t{height} * kRowsPerThread);
@@ -74,9 +76,10 @@ Tiling tiling(const ImageShape& s, int width) {
   return t;
 }
 
-template <typename... T>
-int width_for(const ImageShape& s, const T*... images) {
-  return s.c % 4 == 0 && (aligned16(images) && ...) ? 4 : 1;
+/// Whether groups of kWide channels can be accessed as one.
+template <typename... Real>
+bool wide(const ImageShape& s, const Real*... images) {
+  return (... && (s.c % kWide<Real> == 0 && aligned16(images)));
 }
 
 /// What a thread owns: its group of channels, and of its tile the rows first, first + step, ...
@@ -155,20 +158,20 @@ __device__ void merge_column(T& mine) {
 }
 
 /// x -> partial [2][tiles][c]: the mean and M2 of each tile.
-template <int V>
-__global__ void batch_norm_statistics_kernel(const float* x, float* partial, Tiling t) {
+template <typename Real, int V>
+__global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tiling t) {
   constexpr int kRows = 4;
   const Place at(t);
-  const auto* in = reinterpret_cast<const Floats<V>*>(x);
+  const auto* in = grouped<V>(x);
   Moments<V> mine{};
   for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
        row += kRows * blockDim.y) {
-    Floats<V> v[kRows];
+    Group<Real, V> v[kRows];
     Moments<V> few{};
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const bool there = row + j * blockDim.y < at.end;
-      v[j] = there ? in[(row + j * blockDim.y) * t.groups + at.group] : Floats<V>{};
+      v[j] = there ? in[(row + j * blockDim.y) * t.groups + at.group] : Group<Real, V>{};
       few.count += there ? 1 : 0;
     }
     const float share = 1 / few.count;
@@ -176,11 +179,11 @@ __global__ void batch_norm_statistics_kernel(const float* x, float* partial, Til
     for (int i = 0; i < V; ++i) {
       float sum = 0;
 #pragma unroll
-      for (int j = 0; j < kRows; ++j) sum += v[j].at[i];
+      for (int j = 0; j < kRows; ++j) sum += to_float(v[j].at[i]);
       few.mean.at[i] = sum * share;
 #pragma unroll
       for (int j = 0; j < kRows; ++j) {
-        const float distance = v[j].at[i] - few.mean.at[i];
+        const float distance = to_float(v[j].at[i]) - few.mean.at[i];
         few.m2.at[i] += static_cast<float>(j) < few.count ? distance * distance : 0;
       }
     }
@@ -188,7 +191,7 @@ __global__ void batch_norm_statistics_kernel(const float* x, float* partial, Til
   }
   merge_column(mine);
   if (threadIdx.y > 0 || !at.inside) return;
-  auto* out = reinterpret_cast<Floats<V>*>(partial);
+  auto* out = grouped<V>(partial);
   const std::int64_t i = std::int64_t{blockIdx.y} * t.groups + at.group;
   out[i] = mine.mean;
   out[std::int64_t{t.tiles} * t.groups + i] = mine.m2;
@@ -234,14 +237,14 @@ __device__ std::int64_t mask_index(std::int64_t row, const Place& at, const Tili
 }
 
 /// `mask` is null where nothing will be propagated backwards.
-template <int V, bool kRelu>
-__global__ void batch_norm_apply_kernel(const float* x, const float* gamma, const float* beta,
-                                        const float* mean, const float* variance, float* y,
+template <typename Real, int V, bool kRelu>
+__global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const float* beta,
+                                        const float* mean, const float* variance, Real* y,
                                         std::uint8_t* mask, float epsilon, Tiling t) {
   constexpr int kRows = 4;
   const Place at(t);
-  const auto* in = reinterpret_cast<const Floats<V>*>(x);
-  auto* out = reinterpret_cast<Floats<V>*>(y);
+  const auto* in = grouped<V>(x);
+  auto* out = grouped<V>(y);
   const Floats<V> center = load_channels<V>(mean, at), shift = load_channels<V>(beta, at);
   Floats<V> scale = load_channels<V>(gamma, at);
   const Floats<V> spread = load_channels<V>(variance, at);
@@ -250,11 +253,11 @@ __global__ void batch_norm_apply_kernel(const float* x, const float* gamma, cons
   // All threads go round equally often, as those of a warp meet in gather_mask.
   for (std::int64_t first = at.begin; first < at.end; first += kRows * blockDim.y) {
     const std::int64_t row = first + threadIdx.y;
-    Floats<V> v[kRows];
+    Group<Real, V> v[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
-      v[j] = at.inside && r < at.end ? in[r * t.groups + at.group] : Floats<V>{};
+      v[j] = at.inside && r < at.end ? in[r * t.groups + at.group] : Group<Real, V>{};
     }
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
@@ -263,12 +266,12 @@ __global__ void batch_norm_apply_kernel(const float* x, const float* gamma, cons
       unsigned passed = 0;
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        float& value = v[j].at[i];
-        value = (value - center.at[i]) * scale.at[i] + shift.at[i];
+        float value = (to_float(v[j].at[i]) - center.at[i]) * scale.at[i] + shift.at[i];
         if constexpr (kRelu) {
           passed |= there && value > 0 ? 1U << i : 0;
           value = value < 0 ? 0 : value;
         }
+        v[j].at[i] = from_float<Real>(value);
       }
       if (there) out[r * t.groups + at.group] = v[j];
       if (kRelu && mask != nullptr) {
@@ -282,48 +285,50 @@ __global__ void batch_norm_apply_kernel(const float* x, const float* gamma, cons
 }
 
 /// dy of an element group, through the ReLU where there was one.
-template <int V, bool kRelu>
-__device__ Floats<V> load_gradient(const float* dy, const std::uint8_t* mask, std::int64_t row,
-                                   const Place& at, const Tiling& t) {
-  Floats<V> v = reinterpret_cast<const Floats<V>*>(dy)[row * t.groups + at.group];
+template <bool kRelu, typename Real, int V>
+__device__ Group<Real, V> load_gradient(const Group<Real, V>* dy, const std::uint8_t* mask,
+                                        std::int64_t row, const Place& at, const Tiling& t) {
+  Group<Real, V> v = dy[row * t.groups + at.group];
   if constexpr (kRelu) {
     const unsigned bits = mask[mask_index<V>(row, at, t)] >> (threadIdx.x * V % kMaskBits);
 #pragma unroll
-    for (int i = 0; i < V; ++i) v.at[i] = (bits >> i & 1) != 0 ? v.at[i] : 0;
+    for (int i = 0; i < V; ++i) v.at[i] = (bits >> i & 1) != 0 ? v.at[i] : Real{};
   }
   return v;
 }
 
 /// x, dy -> partial [2][tiles][c]: the sums of dy and of dy (x - mean) over each tile.
-template <int V, bool kRelu>
-__global__ void batch_norm_sums_kernel(const float* x, const float* dy, const float* mean,
+template <typename Real, int V, bool kRelu>
+__global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const float* mean,
                                        const std::uint8_t* mask, float* partial, Tiling t) {
   constexpr int kRows = 2;
   const Place at(t);
-  const auto* in = reinterpret_cast<const Floats<V>*>(x);
+  const auto* in = grouped<V>(x);
+  const auto* gradient = grouped<V>(dy);
   const Floats<V> center = load_channels<V>(mean, at);
   Sums<V> mine{};
   for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
        row += kRows * blockDim.y) {
-    Floats<V> v[kRows], d[kRows];
+    Group<Real, V> v[kRows], d[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
-      v[j] = r < at.end ? in[r * t.groups + at.group] : Floats<V>{};
-      d[j] = r < at.end ? load_gradient<V, kRelu>(dy, mask, r, at, t) : Floats<V>{};
+      v[j] = r < at.end ? in[r * t.groups + at.group] : Group<Real, V>{};
+      d[j] = r < at.end ? load_gradient<kRelu>(gradient, mask, r, at, t) : Group<Real, V>{};
     }
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        mine.dy.at[i] += d[j].at[i];
-        mine.dy_x.at[i] += d[j].at[i] * (v[j].at[i] - center.at[i]);
+        const float of_y = to_float(d[j].at[i]);
+        mine.dy.at[i] += of_y;
+        mine.dy_x.at[i] += of_y * (to_float(v[j].at[i]) - center.at[i]);
       }
     }
   }
   merge_column(mine);
   if (threadIdx.y > 0 || !at.inside) return;
-  auto* out = reinterpret_cast<Floats<V>*>(partial);
+  auto* out = grouped<V>(partial);
   const std::int64_t i = std::int64_t{blockIdx.y} * t.groups + at.group;
   out[i] = mine.dy;
   out[std::int64_t{t.tiles} * t.groups + i] = mine.dy_x;
@@ -344,15 +349,16 @@ __global__ void batch_norm_merge_sums_kernel(const float* partial, const float* 
   dgamma[c] = mine.dy_x.at[0] / sqrtf(variance[c] + epsilon);
 }
 
-template <int V, bool kRelu>
-__global__ void batch_norm_dx_kernel(const float* x, const float* dy, const float* gamma,
+template <typename Real, int V, bool kRelu>
+__global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float* gamma,
                                      const float* mean, const float* variance,
                                      const std::uint8_t* mask, const float* dgamma,
-                                     const float* dbeta, float* dx, float epsilon, Tiling t) {
+                                     const float* dbeta, Real* dx, float epsilon, Tiling t) {
   constexpr int kRows = 2;
   const Place at(t);
-  const auto* in = reinterpret_cast<const Floats<V>*>(x);
-  auto* out = reinterpret_cast<Floats<V>*>(dx);
+  const auto* in = grouped<V>(x);
+  const auto* gradient = grouped<V>(dy);
+  auto* out = grouped<V>(dx);
   const Floats<V> center = load_channels<V>(mean, at), spread = load_channels<V>(variance, at);
   Floats<V> scale = load_channels<V>(gamma, at);   // gamma r
   Floats<V> offset = load_channels<V>(dbeta, at);  // dbeta / rows
@@ -367,20 +373,21 @@ __global__ void batch_norm_dx_kernel(const float* x, const float* dy, const floa
   }
   for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
        row += kRows * blockDim.y) {
-    Floats<V> v[kRows], d[kRows];
+    Group<Real, V> v[kRows], d[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
-      v[j] = r < at.end ? in[r * t.groups + at.group] : Floats<V>{};
-      d[j] = r < at.end ? load_gradient<V, kRelu>(dy, mask, r, at, t) : Floats<V>{};
+      v[j] = r < at.end ? in[r * t.groups + at.group] : Group<Real, V>{};
+      d[j] = r < at.end ? load_gradient<kRelu>(gradient, mask, r, at, t) : Group<Real, V>{};
     }
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        const float distance = v[j].at[i] - center.at[i];
-        d[j].at[i] = scale.at[i] * (d[j].at[i] - offset.at[i] - distance * slope.at[i]);
+        const float distance = to_float(v[j].at[i]) - center.at[i];
+        d[j].at[i] = from_float<Real>(
+            scale.at[i] * (to_float(d[j].at[i]) - offset.at[i] - distance * slope.at[i]));
       }
       if (r < at.end) out[r * t.groups + at.group] = d[j];
     }
@@ -399,81 +406,100 @@ __global__ void update_running_statistics_kernel(const float* mean, const float*
 
 // The launches, for V channels a thread.
 
-template <int V>
-void apply(const float* x, const float* gamma, const float* beta, const float* mean,
-           const float* variance, float* y, std::uint8_t* mask, const Tiling& t, float epsilon,
+template <int V, typename Real>
+void apply(const Real* x, const float* gamma, const float* beta, const float* mean,
+           const float* variance, Real* y, std::uint8_t* mask, const Tiling& t, float epsilon,
            bool relu, Context& context) {
-  const auto kernel = relu ? WRN_KERNEL(batch_norm_apply_kernel<V, true>)
-                           : WRN_KERNEL(batch_norm_apply_kernel<V, false>);
+  const auto kernel = relu ? WRN_KERNEL(batch_norm_apply_kernel<Real, V, true>)
+                           : WRN_KERNEL(batch_norm_apply_kernel<Real, V, false>);
   launch(kernel, t.grid(), t.block(), 0, context, x, gamma, beta, mean, variance, y, mask, epsilon,
          t);
 }
 
-template <int V>
-void forward(const float* x, const float* gamma, const float* beta, float* y, float* mean,
+template <int V, typename Real>
+void forward(const Real* x, const float* gamma, const float* beta, Real* y, float* mean,
              float* variance, std::uint8_t* mask, const ImageShape& shape, float epsilon, bool relu,
              Context& context) {
   const Tiling t = tiling(shape, V);
   float* partial = reinterpret_cast<float*>(context.workspace);
-  launch(WRN_KERNEL(batch_norm_statistics_kernel<V>), t.grid(), t.block(),
+  launch(WRN_KERNEL(batch_norm_statistics_kernel<Real, V>), t.grid(), t.block(),
          sizeof(Column<Moments<V>>), context, x, partial, t);
   launch(WRN_KERNEL(batch_norm_merge_statistics_kernel), merge_grid(shape.c), merge_block(),
          sizeof(Column<Moments<1>>), context, partial, mean, variance, t);
   apply<V>(x, gamma, beta, mean, variance, y, mask, t, epsilon, relu, context);
 }
 
-template <int V, bool kRelu>
-void backward(const float* x, const float* dy, const float* gamma, const float* mean,
-              const float* variance, const std::uint8_t* mask, float* dx, float* dgamma,
+template <int V, bool kRelu, typename Real>
+void backward(const Real* x, const Real* dy, const float* gamma, const float* mean,
+              const float* variance, const std::uint8_t* mask, Real* dx, float* dgamma,
               float* dbeta, const ImageShape& shape, float epsilon, Context& context) {
   const Tiling t = tiling(shape, V);
   float* partial = reinterpret_cast<float*>(context.workspace);
-  launch(WRN_KERNEL(batch_norm_sums_kernel<V, kRelu>), t.grid(), t.block(), sizeof(Column<Sums<V>>),
-         context, x, dy, mean, mask, partial, t);
+  launch(WRN_KERNEL(batch_norm_sums_kernel<Real, V, kRelu>), t.grid(), t.block(),
+         sizeof(Column<Sums<V>>), context, x, dy, mean, mask, partial, t);
   launch(WRN_KERNEL(batch_norm_merge_sums_kernel), merge_grid(shape.c), merge_block(),
          sizeof(Column<Sums<1>>), context, partial, variance, dgamma, dbeta, epsilon, t);
-  launch(WRN_KERNEL(batch_norm_dx_kernel<V, kRelu>), t.grid(), t.block(), 0, context, x, dy, gamma,
-         mean, variance, mask, dgamma, dbeta, dx, epsilon, t);
+  launch(WRN_KERNEL(batch_norm_dx_kernel<Real, V, kRelu>), t.grid(), t.block(), 0, context, x, dy,
+         gamma, mean, variance, mask, dgamma, dbeta, dx, epsilon, t);
 }
 
-/// For the partial results of all tiles, whichever width the pointers will allow.
+/// For the partial results of all tiles, whichever width the type and the pointers will allow.
 std::size_t partial_bytes(const ImageShape& shape) {
-  const unsigned wide = shape.c % 4 == 0 ? tiling(shape, 4).tiles : 0;
-  return 2 * sizeof(float) * static_cast<std::size_t>(shape.c) *
-         std::max(wide, tiling(shape, 1).tiles);
+  unsigned tiles = 0;
+  for (const int width : {1, kWide<float>, kWide<bf16>}) {
+    if (shape.c % width == 0) tiles = std::max(tiles, tiling(shape, width).tiles);
+  }
+  return 2 * sizeof(float) * static_cast<std::size_t>(shape.c) * tiles;
 }
 
 }  // namespace
 
-void batch_norm_forward(const float* x, const float* gamma, const float* beta, float* y,
-                        float* mean, float* variance, std::uint8_t* mask, const ImageShape& shape,
-                        float epsilon, bool relu, Context& context) {
+template <typename Real>
+void batch_norm_forward(const Real* x, const float* gamma, const float* beta, Real* y, float* mean,
+                        float* variance, std::uint8_t* mask, const ImageShape& shape, float epsilon,
+                        bool relu, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
   WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
-  const auto run = width_for(shape, x, y) == 4 ? forward<4> : forward<1>;
+  const auto run = wide(shape, x, y) ? forward<kWide<Real>, Real> : forward<1, Real>;
   run(x, gamma, beta, y, mean, variance, mask, shape, epsilon, relu, context);
 }
 
-void batch_norm_inference(const float* x, const float* gamma, const float* beta, const float* mean,
-                          const float* variance, float* y, const ImageShape& shape, float epsilon,
+template <typename Real>
+void batch_norm_inference(const Real* x, const float* gamma, const float* beta, const float* mean,
+                          const float* variance, Real* y, const ImageShape& shape, float epsilon,
                           bool relu, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
-  const int width = width_for(shape, x, y);
-  const auto run = width == 4 ? apply<4> : apply<1>;
-  run(x, gamma, beta, mean, variance, y, nullptr, tiling(shape, width), epsilon, relu, context);
+  const bool is_wide = wide(shape, x, y);
+  const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
+  run(x, gamma, beta, mean, variance, y, nullptr, tiling(shape, is_wide ? kWide<Real> : 1), epsilon,
+      relu, context);
 }
 
-void batch_norm_backward(const float* x, const float* dy, const float* gamma, const float* mean,
-                         const float* variance, const std::uint8_t* mask, float* dx, float* dgamma,
+template <typename Real>
+void batch_norm_backward(const Real* x, const Real* dy, const float* gamma, const float* mean,
+                         const float* variance, const std::uint8_t* mask, Real* dx, float* dgamma,
                          float* dbeta, const ImageShape& shape, float epsilon, bool relu,
                          Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
   WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
-  const bool wide = width_for(shape, x, dy, dx) == 4;
-  const auto run = wide ? (relu ? backward<4, true> : backward<4, false>)
-                        : (relu ? backward<1, true> : backward<1, false>);
+  constexpr int kV = kWide<Real>;
+  const auto run = wide(shape, x, dy, dx)
+                       ? (relu ? backward<kV, true, Real> : backward<kV, false, Real>)
+                       : (relu ? backward<1, true, Real> : backward<1, false, Real>);
   run(x, dy, gamma, mean, variance, mask, dx, dgamma, dbeta, shape, epsilon, context);
 }
+
+#define WRN_FOR(Real)                                                                              \
+  template void batch_norm_forward(const Real*, const float*, const float*, Real*, float*, float*, \
+                                   std::uint8_t*, const ImageShape&, float, bool, Context&);       \
+  template void batch_norm_inference(const Real*, const float*, const float*, const float*,        \
+                                     const float*, Real*, const ImageShape&, float, bool,          \
+                                     Context&);                                                    \
+  template void batch_norm_backward(const Real*, const Real*, const float*, const float*,          \
+                                    const float*, const std::uint8_t*, Real*, float*, float*,      \
+                                    const ImageShape&, float, bool, Context&);
+WRN_FOR(float)
+WRN_FOR(bf16)
 
 std::size_t batch_norm_mask_bytes(const ImageShape& shape, Context&) {
   return static_cast<std::size_t>(shape.rows() * divide_up(shape.c, kMaskBits));

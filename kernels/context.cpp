@@ -18,7 +18,24 @@ void check_available(Device device) {
 }
 
 std::string device_name(Device) { return "cpu"; }
+
+bool supports(Device device, Precision precision) {
+  check_available(device);
+  return precision == Precision::kFp32;
+}
 #endif
+
+const char* name_of(Precision precision) {
+  switch (precision) {
+    case Precision::kFp32:
+      return "fp32";
+    case Precision::kTf32:
+      return "tf32";
+    case Precision::kBf16:
+      return "bf16";
+  }
+  return "?";
+}
 
 std::string library_version(Context& context) {
 #if defined(WRN_CUDA)
@@ -29,8 +46,10 @@ std::string library_version(Context& context) {
   return fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
 }
 
-Context::Context(Device device, int threads) : device_(device) {
-  check_available(device);
+Context::Context(Device device, int threads, Precision precision)
+    : device_(device), precision_(precision) {
+  WRN_CHECK(supports(device, precision), "{} does not compute in {}", device_name(device),
+            name_of(precision));
   WRN_CHECK(threads >= 0, "a context of {} threads", threads);
   threads_ = threads > 0 ? threads : omp_get_num_procs();
 #if defined(WRN_CUDA)

@@ -26,6 +26,14 @@ struct Runtime;  // defined in runtime.h
 
 enum class Device { kCpu, kCuda };
 
+/// In what the convolutions multiply, and what images between layers are stored in: fp32 and fp32;
+/// on CUDA with tensor cores also tf32 (fp32 rounded to 11 bits) and fp32; bf16 and bf16. Sums,
+/// statistics, parameters and their gradients are fp32 in all three.
+enum class Precision { kFp32, kTf32, kBf16 };
+
+/// "fp32", "tf32", "bf16"
+const char* name_of(Precision);
+
 /// Throws an Error that says what to do when `device` cannot be used: a build without CUDA, no GPU,
 /// too old a driver, or a GPU that this build has no code for.
 void check_available(Device device);
@@ -33,16 +41,25 @@ void check_available(Device device);
 /// "cpu" or "NVIDIA H100 80GB HBM3 (compute capability 9.0)".
 std::string device_name(Device device);
 
+/// Whether the device computes in `precision`: the CPU only in fp32, GPUs in the others from
+/// compute capability 8.0 on. Throws as check_available() does.
+bool supports(Device device, Precision precision);
+
 class Context {
  public:
-  /// `threads`: how many cores the CPU's launchers use, 0 = all that the process may run on.
-  explicit Context(Device device = Device::kCpu, int threads = 0);
+  /// `threads`: how many cores the CPU's launchers use, 0 = all that the process may run on. Throws
+  /// an Error where the device does not support the precision.
+  explicit Context(Device device = Device::kCpu, int threads = 0,
+                   Precision precision = Precision::kFp32);
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
   Device device() const { return device_; }
   int threads() const { return threads_; }
+  /// Here, and not an argument of the convolutions, because their workspace depends on it and a
+  /// Program is recorded and run with one Context.
+  Precision precision() const { return precision_; }
   cpu::Library& library() { return *library_; }
   cuda::Runtime& runtime() { return *runtime_; }
 
@@ -55,6 +72,7 @@ class Context {
  private:
   Device device_;
   int threads_ = 0;
+  Precision precision_;
   std::unique_ptr<cpu::Library> library_;  // on the CPU
   std::shared_ptr<cuda::Runtime>
       runtime_;  // on CUDA; shared_ptr, as a CPU-only build never sees it

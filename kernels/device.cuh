@@ -89,10 +89,47 @@ inline unsigned grid_stride_blocks(std::int64_t items, std::int64_t per_block, C
 /// Whether p is aligned for 16-byte accesses.
 inline bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
 
-/// N neighbouring floats, read and written as one: with N = 4, in a 16-byte access.
-template <int N>
-struct alignas(N * sizeof(float)) Floats {
-  float at[N];
+/// N neighbouring elements, read and written as one: with 16 bytes of them, in one access.
+template <typename T, int N>
+struct alignas(std::min<std::size_t>(16, N * sizeof(T))) Group {
+  T at[N];
 };
+template <int N>
+using Floats = Group<float, N>;
+
+/// The elements of a 16-byte access: 4 floats or 8 bf16.
+template <typename Real>
+inline constexpr int kWide = 16 / static_cast<int>(sizeof(Real));
+
+/// As arithmetic wants them, and as memory does.
+template <typename Real, int N>
+__device__ Floats<N> to_floats(const Group<Real, N>& group) {
+  Floats<N> floats;
+#pragma unroll
+  for (int i = 0; i < N; ++i) floats.at[i] = to_float(group.at[i]);
+  return floats;
+}
+template <typename Real>
+__device__ Real from_float(float x) {
+  if constexpr (std::is_same_v<Real, float>) {
+    return x;
+  } else {
+    return to_bf16(x);
+  }
+}
+template <typename Real, int N>
+__device__ Group<Real, N> from_floats(const Floats<N>& floats) {
+  Group<Real, N> group;
+#pragma unroll
+  for (int i = 0; i < N; ++i) group.at[i] = from_float<Real>(floats.at[i]);
+  return group;
+}
+
+/// p as groups of N.
+template <int N, typename T>
+__host__ __device__ auto* grouped(T* p) {
+  using Element = Group<std::remove_const_t<T>, N>;
+  return reinterpret_cast<std::conditional_t<std::is_const_v<T>, const Element, Element>*>(p);
+}
 
 }  // namespace wrn::cuda

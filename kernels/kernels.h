@@ -1,10 +1,12 @@
 // What launchers speak of, and every launcher: the list itself is launchers.h, and it holds for the
-// CPU (wrn::cpu, over oneDNN) and for CUDA (wrn::cuda, our own kernels) alike.
+// CPU (wrn::cpu, over oneDNN) and for CUDA (wrn::cuda, our own kernels) alike. What the list says
+// of images of Reals is a function of floats on the CPU, and on CUDA a template of float and bf16.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/bf16.h"
 #include "kernels/context.h"
 
 namespace wrn {
@@ -69,11 +71,16 @@ struct Normalisation {
 constexpr std::size_t kUploadBytes = 256;
 
 namespace cpu {
+using Real = float;
+#define WRN_OF_REAL
 #include "kernels/launchers.h"
+#undef WRN_OF_REAL
 }  // namespace cpu
 
 namespace cuda {
+#define WRN_OF_REAL template <typename Real>
 #include "kernels/launchers.h"
+#undef WRN_OF_REAL
 }  // namespace cuda
 
 }  // namespace wrn

@@ -4,7 +4,8 @@
 //   max       y = the window's largest element;    dx = dy there, 0 in the rest of the window
 //
 // Layout and ownership. x is [n,h,w,c], y [n,h/side,w/side,c]. A thread owns V channels of one
-// output: four, in 16-byte accesses, where c and the pointers allow, else one. It reads, or in the
+// output: 16 bytes of them, four floats or eight bf16, where c and the pointers allow, else one. It
+// reads, or in the
 // backward pass writes, the whole window in row-major order; neighbouring threads have neighbouring
 // channels. As the windows tile the image, the backward pass writes every element once: it
 // overwrites.
@@ -37,23 +38,21 @@ struct Pool {
 };
 
 template <int V>
-struct alignas(V * sizeof(std::int32_t)) Indices {
-  std::int32_t at[V];
-};
+using Indices = Group<std::int32_t, V>;
 
 __device__ std::int64_t thread_index() {
   return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
 }
 
-template <int V>
-__global__ void average_pool_forward_kernel(const Floats<V>* x, Floats<V>* y, Pool pool) {
+template <typename Real, int V>
+__global__ void average_pool_forward_kernel(const Group<Real, V>* x, Floats<V>* y, Pool pool) {
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   x += pool.begin(i);
   Floats<V> sum{};
 #pragma unroll 4
   for (int index = 0; index < pool.area(); ++index) {
-    const Floats<V> v = x[pool.offset(index)];
+    const Floats<V> v = to_floats(x[pool.offset(index)]);
 #pragma unroll
     for (int k = 0; k < V; ++k) sum.at[k] += v.at[k];
   }
@@ -62,28 +61,29 @@ __global__ void average_pool_forward_kernel(const Floats<V>* x, Floats<V>* y, Po
   y[i] = sum;
 }
 
-template <int V>
-__global__ void average_pool_backward_kernel(const Floats<V>* dy, Floats<V>* dx, Pool pool) {
+template <typename Real, int V>
+__global__ void average_pool_backward_kernel(const Floats<V>* dy, Group<Real, V>* dx, Pool pool) {
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   dx += pool.begin(i);
   Floats<V> share = dy[i];
 #pragma unroll
   for (int k = 0; k < V; ++k) share.at[k] /= static_cast<float>(pool.area());
-  for (int index = 0; index < pool.area(); ++index) dx[pool.offset(index)] = share;
+  const Group<Real, V> rounded = from_floats<Real>(share);
+  for (int index = 0; index < pool.area(); ++index) dx[pool.offset(index)] = rounded;
 }
 
-template <int V>
-__global__ void max_pool_forward_kernel(const Floats<V>* x, Floats<V>* y, Indices<V>* argmax,
-                                        Pool pool) {
+template <typename Real, int V>
+__global__ void max_pool_forward_kernel(const Group<Real, V>* x, Group<Real, V>* y,
+                                        Indices<V>* argmax, Pool pool) {
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   x += pool.begin(i);
-  Floats<V> largest = x[0];
+  Floats<V> largest = to_floats(x[0]);
   Indices<V> where{};
 #pragma unroll 4
   for (int index = 1; index < pool.area(); ++index) {
-    const Floats<V> v = x[pool.offset(index)];
+    const Floats<V> v = to_floats(x[pool.offset(index)]);
 #pragma unroll
     for (int k = 0; k < V; ++k) {
       const bool larger = v.at[k] > largest.at[k] || v.at[k] != v.at[k];
@@ -91,22 +91,22 @@ __global__ void max_pool_forward_kernel(const Floats<V>* x, Floats<V>* y, Indice
       where.at[k] = larger ? index : where.at[k];
     }
   }
-  y[i] = largest;
+  y[i] = from_floats<Real>(largest);
   argmax[i] = where;
 }
 
-template <int V>
-__global__ void max_pool_backward_kernel(const Floats<V>* dy, const Indices<V>* argmax,
-                                         Floats<V>* dx, Pool pool) {
+template <typename Real, int V>
+__global__ void max_pool_backward_kernel(const Group<Real, V>* dy, const Indices<V>* argmax,
+                                         Group<Real, V>* dx, Pool pool) {
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   dx += pool.begin(i);
-  const Floats<V> d = dy[i];
+  const Group<Real, V> d = dy[i];
   const Indices<V> where = argmax[i];
   for (int index = 0; index < pool.area(); ++index) {
-    Floats<V> v;
+    Group<Real, V> v;
 #pragma unroll
-    for (int k = 0; k < V; ++k) v.at[k] = index == where.at[k] ? d.at[k] : 0;
+    for (int k = 0; k < V; ++k) v.at[k] = index == where.at[k] ? d.at[k] : Real{};
     dx[pool.offset(index)] = v;
   }
 }
@@ -129,70 +129,74 @@ void launch_pool(const K& kernel, const PoolShape& s, Context& context, Arrays*.
          arrays..., pool);
 }
 
-/// p as groups of V floats.
-template <int V>
-const Floats<V>* grouped(const float* p) {
-  return reinterpret_cast<const Floats<V>*>(p);
-}
-template <int V>
-Floats<V>* grouped(float* p) {
-  return reinterpret_cast<Floats<V>*>(p);
-}
-
-template <typename... T>
+/// Whether all of a thread's 16 bytes of channels are there, and aligned.
+template <typename Real, typename... T>
 bool wide(const PoolShape& s, const T*... arrays) {
-  return s.c % 4 == 0 && (aligned16(arrays) && ...);
+  return s.c % kWide<Real> == 0 && (aligned16(arrays) && ...);
 }
 
-template <int V>
-void average_forward(const float* x, float* y, const PoolShape& s, Context& context) {
-  launch_pool<V>(WRN_KERNEL(average_pool_forward_kernel<V>), s, context, grouped<V>(x),
+template <int V, typename Real>
+void average_forward(const Real* x, float* y, const PoolShape& s, Context& context) {
+  launch_pool<V>(WRN_KERNEL(average_pool_forward_kernel<Real, V>), s, context, grouped<V>(x),
                  grouped<V>(y));
 }
 
-template <int V>
-void average_backward(const float* dy, float* dx, const PoolShape& s, Context& context) {
-  launch_pool<V>(WRN_KERNEL(average_pool_backward_kernel<V>), s, context, grouped<V>(dy),
+template <int V, typename Real>
+void average_backward(const float* dy, Real* dx, const PoolShape& s, Context& context) {
+  launch_pool<V>(WRN_KERNEL(average_pool_backward_kernel<Real, V>), s, context, grouped<V>(dy),
                  grouped<V>(dx));
 }
 
-template <int V>
-void max_forward(const float* x, float* y, std::uint8_t* argmax, const PoolShape& s,
+template <int V, typename Real>
+void max_forward(const Real* x, Real* y, std::uint8_t* argmax, const PoolShape& s,
                  Context& context) {
-  launch_pool<V>(WRN_KERNEL(max_pool_forward_kernel<V>), s, context, grouped<V>(x), grouped<V>(y),
-                 reinterpret_cast<Indices<V>*>(argmax));
+  launch_pool<V>(WRN_KERNEL(max_pool_forward_kernel<Real, V>), s, context, grouped<V>(x),
+                 grouped<V>(y), reinterpret_cast<Indices<V>*>(argmax));
 }
 
-template <int V>
-void max_backward(const float* dy, const std::uint8_t* argmax, float* dx, const PoolShape& s,
+template <int V, typename Real>
+void max_backward(const Real* dy, const std::uint8_t* argmax, Real* dx, const PoolShape& s,
                   Context& context) {
-  launch_pool<V>(WRN_KERNEL(max_pool_backward_kernel<V>), s, context, grouped<V>(dy),
+  launch_pool<V>(WRN_KERNEL(max_pool_backward_kernel<Real, V>), s, context, grouped<V>(dy),
                  reinterpret_cast<const Indices<V>*>(argmax), grouped<V>(dx));
 }
 
 }  // namespace
 
-void average_pool_forward(const float* x, float* y, const PoolShape& shape, Context& context) {
-  const auto run = wide(shape, x, y) ? average_forward<4> : average_forward<1>;
-  run(x, y, shape, context);
+template <typename Real>
+void average_pool_forward(const Real* x, float* y, const PoolShape& shape, Context& context) {
+  wide<Real>(shape, x, y) ? average_forward<kWide<Real>>(x, y, shape, context)
+                          : average_forward<1>(x, y, shape, context);
 }
 
-void average_pool_backward(const float* dy, float* dx, const PoolShape& shape, Context& context) {
-  const auto run = wide(shape, dy, dx) ? average_backward<4> : average_backward<1>;
-  run(dy, dx, shape, context);
+template <typename Real>
+void average_pool_backward(const float* dy, Real* dx, const PoolShape& shape, Context& context) {
+  wide<Real>(shape, dy, dx) ? average_backward<kWide<Real>>(dy, dx, shape, context)
+                            : average_backward<1>(dy, dx, shape, context);
 }
 
-void max_pool_forward(const float* x, float* y, std::uint8_t* argmax, const PoolShape& shape,
+template <typename Real>
+void max_pool_forward(const Real* x, Real* y, std::uint8_t* argmax, const PoolShape& shape,
                       Context& context) {
-  const auto run = wide(shape, x, y, argmax) ? max_forward<4> : max_forward<1>;
-  run(x, y, argmax, shape, context);
+  wide<Real>(shape, x, y, argmax) ? max_forward<kWide<Real>>(x, y, argmax, shape, context)
+                                  : max_forward<1>(x, y, argmax, shape, context);
 }
 
-void max_pool_backward(const float* dy, const std::uint8_t* argmax, float* dx,
-                       const PoolShape& shape, Context& context) {
-  const auto run = wide(shape, dy, argmax, dx) ? max_backward<4> : max_backward<1>;
-  run(dy, argmax, dx, shape, context);
+template <typename Real>
+void max_pool_backward(const Real* dy, const std::uint8_t* argmax, Real* dx, const PoolShape& shape,
+                       Context& context) {
+  wide<Real>(shape, dy, argmax, dx) ? max_backward<kWide<Real>>(dy, argmax, dx, shape, context)
+                                    : max_backward<1>(dy, argmax, dx, shape, context);
 }
+
+#define WRN_FOR(Real)                                                                            \
+  template void average_pool_forward(const Real*, float*, const PoolShape&, Context&);           \
+  template void average_pool_backward(const float*, Real*, const PoolShape&, Context&);          \
+  template void max_pool_forward(const Real*, Real*, std::uint8_t*, const PoolShape&, Context&); \
+  template void max_pool_backward(const Real*, const std::uint8_t*, Real*, const PoolShape&,     \
+                                  Context&);
+WRN_FOR(float)
+WRN_FOR(bf16)
 
 std::size_t max_pool_argmax_bytes(const PoolShape& shape, Context&) {
   return sizeof(std::int32_t) * static_cast<std::size_t>(outputs(shape));

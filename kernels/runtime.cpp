@@ -58,6 +58,11 @@ std::string device_name(Device device) {
   return device == Device::kCpu ? "cpu" : describe(properties());
 }
 
+bool supports(Device device, Precision precision) {
+  check_available(device);
+  return precision == Precision::kFp32 || (device == Device::kCuda && properties().major >= 8);
+}
+
 namespace cuda {
 
 CudaError::CudaError(cudaError_t code_, const std::string& call, const char* file, int line)

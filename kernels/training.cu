@@ -123,17 +123,18 @@ __device__ void update(float& w, float gradient, float& m, bool nesterov, const 
   w -= s.learning_rate * (nesterov ? g + s.momentum * m : m);
 }
 
-/// The first `groups` groups of four in 16-byte accesses, the rest of `size` one by one.
-__global__ void sgd_kernel(float* w, const float* gradient, float* m, std::int64_t groups,
-                           std::int64_t size, bool nesterov, const StepState* state,
-                           const Metrics* metrics) {
+/// The first `groups` groups of four in 16-byte accesses, the rest of `size` one by one. `copy` may
+/// be null.
+__global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy,
+                           std::int64_t groups, std::int64_t size, bool nesterov,
+                           const StepState* state, const Metrics* metrics) {
   if (metrics->not_finite > 0) return;
   const StepState s = *state;
   const std::int64_t thread = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
-  auto* w4 = reinterpret_cast<Floats<4>*>(w);
-  auto* m4 = reinterpret_cast<Floats<4>*>(m);
-  const auto* gradient4 = reinterpret_cast<const Floats<4>*>(gradient);
+  auto *w4 = grouped<4>(w), *m4 = grouped<4>(m);
+  auto* copy4 = grouped<4>(copy);
+  const auto* gradient4 = grouped<4>(gradient);
   for (std::int64_t i = thread; i < groups; i += stride) {
     Floats<4> a = w4[i], b = m4[i];
     const Floats<4> g = gradient4[i];
@@ -141,9 +142,11 @@ __global__ void sgd_kernel(float* w, const float* gradient, float* m, std::int64
     for (int k = 0; k < 4; ++k) update(a.at[k], g.at[k], b.at[k], nesterov, s);
     w4[i] = a;
     m4[i] = b;
+    if (copy != nullptr) copy4[i] = from_floats<bf16>(a);
   }
   for (std::int64_t i = 4 * groups + thread; i < size; i += stride) {
     update(w[i], gradient[i], m[i], nesterov, s);
+    if (copy != nullptr) copy[i] = to_bf16(w[i]);
   }
 }
 
@@ -157,14 +160,14 @@ void softmax_cross_entropy(const float* logits, const std::int32_t* labels, floa
          context, logits, labels, loss, dlogits, metrics, rows, classes);
 }
 
-void sgd_step(float* w, const float* gradient, float* m, std::int64_t size, bool nesterov,
-              const StepState* state, const Metrics* metrics, Context& context) {
+void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
+              bool nesterov, const StepState* state, const Metrics* metrics, Context& context) {
   WRN_CHECK(size >= 0, "{} parameters", size);
   if (size == 0) return;
-  const bool wide = aligned16(w) && aligned16(gradient) && aligned16(m);
+  const bool wide = aligned16(w) && aligned16(gradient) && aligned16(m) && aligned16(copy);
   launch(WRN_KERNEL(sgd_kernel), grid_stride_blocks(divide_up(size, 4), kUpdateThreads, context),
-         kUpdateThreads, 0, context, w, gradient, m, wide ? size / 4 : 0, size, nesterov, state,
-         metrics);
+         kUpdateThreads, 0, context, w, gradient, m, copy, wide ? size / 4 : 0, size, nesterov,
+         state, metrics);
 }
 
 }  // namespace wrn::cuda

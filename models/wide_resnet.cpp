@@ -124,17 +124,21 @@ WideResNetSpec parse_model(const std::string& name) {
   return spec;
 }
 
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec) {
+  return declare(spec).parameters;
+}
+
 std::int64_t parameter_count(const WideResNetSpec& spec) {
   std::int64_t count = 0;
-  for (const ParameterSpec& parameter : declare(spec).parameters) {
+  for (const ParameterSpec& parameter : parameters_of(spec)) {
     count += std::accumulate(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1},
                              std::multiplies<>());
   }
   return count;
 }
 
-WideResNet::WideResNet(const WideResNetSpec& spec, Device device)
-    : spec_(spec), parameters_(declare(spec).parameters, declare(spec).buffers, device) {
+WideResNet::WideResNet(const WideResNetSpec& spec, Device device, Precision precision)
+    : spec_(spec), parameters_(declare(spec).parameters, declare(spec).buffers, device, precision) {
   conv1_ = parameters_.at("conv1.weight");
   for_each_block(spec, [&](int group, int block, int in, int width, int stride) {
     const std::string name = block_name(group, block);
@@ -215,6 +219,7 @@ void WideResNet::initialise(std::uint64_t seed, GammaInit gamma) {
   for (const Tensor& buffer : parameters_.buffers()) {
     fill(buffer, buffer.name().ends_with(".running_var") ? 1 : 0);
   }
+  parameters_.sync_copies();
 }
 
 }  // namespace wrn

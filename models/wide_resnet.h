@@ -48,10 +48,13 @@ enum class GammaInit { kOne, kUniform };
 
 /// How many numbers such a network learns.
 std::int64_t parameter_count(const WideResNetSpec& spec);
+/// The shapes of everything that such a network learns, in its order.
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec);
 
 class WideResNet {
  public:
-  explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu);
+  explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu,
+                      Precision precision = Precision::kFp32);
 
   const WideResNetSpec& spec() const { return spec_; }
   Parameters& parameters() { return parameters_; }

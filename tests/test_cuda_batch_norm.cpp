@@ -20,7 +20,7 @@ constexpr double kFew = 16 * kRounding;
 struct Case {
   ImageShape shape;
   float mean = 0;         // of x, whose deviation is 1
-  std::size_t shift = 0;  // of the images' addresses, in floats
+  std::size_t shift = 0;  // of the images' addresses, in elements
 };
 
 /// Every width and number of lanes; rows that fill no block, no tile; columns that fill no block.
@@ -41,9 +41,10 @@ struct Data {
   std::vector<float> x, dy, gamma, beta;
   oracle::Statistics statistics;
 
-  explicit Data(const Case& c)
-      : x(random_floats(static_cast<std::size_t>(c.shape.size()), 1, c.mean)),
-        dy(random_floats(x.size(), 2)),
+  template <typename Real>
+  Data(const Case& c, Real)
+      : x(stored<Real>(random_floats(static_cast<std::size_t>(c.shape.size()), 1, c.mean))),
+        dy(stored<Real>(random_floats(x.size(), 2))),
         gamma(random_floats(static_cast<std::size_t>(c.shape.c), 3, 1)),
         beta(random_floats(gamma.size(), 4)),
         statistics(oracle::statistics(to_double(x), gamma.size())) {}
@@ -70,35 +71,40 @@ struct Forward {
   std::vector<std::uint8_t> mask;
 };
 
+template <typename Real>
 Forward forward(const Case& c, const Data& d, bool relu, bool in_place, Context& context) {
   const ImageShape& s = c.shape;
   const Workspace workspace(cuda::batch_norm_forward_workspace(s, kEpsilon, relu, context),
                             context);
-  DeviceArray<float> x(d.x, c.shift), y(in_place ? 0 : d.x.size(), c.shift), gamma(d.gamma),
-      beta(d.beta), mean(d.channels()), variance(d.channels());
+  DeviceArray<Real> x(to_reals<Real>(d.x), c.shift), y(in_place ? 0 : d.x.size(), c.shift);
+  DeviceArray<float> gamma(d.gamma), beta(d.beta), mean(d.channels()), variance(d.channels());
   DeviceArray<std::uint8_t> mask(relu ? cuda::batch_norm_mask_bytes(s, context) : 0);
-  cuda::batch_norm_forward(x, gamma, beta, in_place ? x : y, mean, variance,
-                           relu ? mask.data() : nullptr, s, kEpsilon, relu, context);
-  return {(in_place ? x : y).read(), mean.read(), variance.read(), mask.read()};
+  cuda::batch_norm_forward<Real>(x, gamma, beta, in_place ? x : y, mean, variance,
+                                 relu ? mask.data() : nullptr, s, kEpsilon, relu, context);
+  return {to_floats((in_place ? x : y).read()), mean.read(), variance.read(), mask.read()};
 }
 
 struct Backward {
   std::vector<float> dx, dgamma, dbeta;
 };
 
+template <typename Real>
 Backward backward(const Case& c, const Data& d, const Forward& f, bool relu, bool in_place,
                   Context& context) {
   const ImageShape& s = c.shape;
   const Workspace workspace(cuda::batch_norm_backward_workspace(s, kEpsilon, relu, context),
                             context);
-  DeviceArray<float> x(d.x, c.shift), dy(d.dy, c.shift), dx(in_place ? 0 : d.x.size(), c.shift),
-      gamma(d.gamma), mean(f.mean), variance(f.variance), dgamma(d.channels()), dbeta(d.channels());
+  DeviceArray<Real> x(to_reals<Real>(d.x), c.shift), dy(to_reals<Real>(d.dy), c.shift),
+      dx(in_place ? 0 : d.x.size(), c.shift);
+  DeviceArray<float> gamma(d.gamma), mean(f.mean), variance(f.variance), dgamma(d.channels()),
+      dbeta(d.channels());
   DeviceArray<std::uint8_t> mask(f.mask);
-  cuda::batch_norm_backward(x, dy, gamma, mean, variance, relu ? mask.data() : nullptr,
-                            in_place ? dy : dx, dgamma, dbeta, s, kEpsilon, relu, context);
-  return {(in_place ? dy : dx).read(), dgamma.read(), dbeta.read()};
+  cuda::batch_norm_backward<Real>(x, dy, gamma, mean, variance, relu ? mask.data() : nullptr,
+                                  in_place ? dy : dx, dgamma, dbeta, s, kEpsilon, relu, context);
+  return {to_floats((in_place ? dy : dx).read()), dgamma.read(), dbeta.read()};
 }
 
+template <typename Real>
 void check_forward(const Data& d, const Forward& f, bool relu) {
   Values mean_allowed(d.channels()), variance_allowed(d.channels());
   for (std::size_t c = 0; c < d.channels(); ++c) {
@@ -111,9 +117,10 @@ void check_forward(const Data& d, const Forward& f, bool relu) {
   CHECK(mismatch(f.variance, d.statistics.variance, variance_allowed) == "");
   Values y = oracle::batch_norm(to_double(d.x), to_double(d.gamma), to_double(d.beta));
   if (relu) y = oracle::relu(y);
-  CHECK(mismatch(f.y, y, allowed_y(d), d.channels()) == "");
+  CHECK(mismatch(f.y, y, allowed_stored<Real>(allowed_y(d), y), d.channels()) == "");
 }
 
+template <typename Real>
 void check_backward(const Data& d, const Forward& f, const Backward& b, bool relu) {
   // Through the ReLU as it was: a value near zero may fall on the other side of it in double.
   Values dy = to_double(d.dy);
@@ -138,7 +145,7 @@ void check_backward(const Data& d, const Forward& f, const Backward& b, bool rel
   }
   CHECK(mismatch(b.dbeta, g.dbeta, of_beta) == "");
   CHECK(mismatch(b.dgamma, g.dgamma, of_gamma) == "");
-  CHECK(mismatch(b.dx, g.dx, of_x, channels) == "");
+  CHECK(mismatch(b.dx, g.dx, allowed_stored<Real>(of_x, g.dx), channels) == "");
 }
 
 void check_same(const Forward& a, const Forward& b) {
@@ -156,26 +163,27 @@ void check_same(const Backward& a, const Backward& b) {
 
 }  // namespace
 
-TEST_CASE("batch norm's training passes, alone and with a ReLU, in place and not") {
+TEMPLATE_TEST_CASE("batch norm's training passes, alone and with a ReLU, in place and not", "",
+                   float, bf16) {
   Context context(Device::kCuda);
   for (const Case& c : cases()) {
-    const Data d(c);
+    const Data d(c, TestType{});
     for (const bool relu : {false, true}) {
       INFO(name_of(c) << " relu=" << relu);
-      const Forward f = forward(c, d, relu, false, context);
-      check_forward(d, f, relu);
-      check_same(forward(c, d, relu, true, context), f);
-      const Backward b = backward(c, d, f, relu, false, context);
-      check_backward(d, f, b, relu);
-      check_same(backward(c, d, f, relu, true, context), b);
+      const Forward f = forward<TestType>(c, d, relu, false, context);
+      check_forward<TestType>(d, f, relu);
+      check_same(forward<TestType>(c, d, relu, true, context), f);
+      const Backward b = backward<TestType>(c, d, f, relu, false, context);
+      check_backward<TestType>(d, f, b, relu);
+      check_same(backward<TestType>(c, d, f, relu, true, context), b);
     }
   }
 }
 
-TEST_CASE("batch norm with given statistics, in place and not") {
+TEMPLATE_TEST_CASE("batch norm with given statistics, in place and not", "", float, bf16) {
   Context context(Device::kCuda);
   for (const Case& c : cases()) {
-    Data d(c);
+    Data d(c, TestType{});
     // The statistics as floats, and not those of x.
     for (double& mean : d.statistics.mean) mean = static_cast<float>(mean + 0.5);
     for (double& variance : d.statistics.variance) variance = static_cast<float>(variance + 1);
@@ -183,29 +191,31 @@ TEST_CASE("batch norm with given statistics, in place and not") {
       INFO(name_of(c) << " relu=" << relu);
       const Workspace workspace(
           cuda::batch_norm_inference_workspace(c.shape, kEpsilon, relu, context), context);
-      DeviceArray<float> x(d.x, c.shift), y(d.x.size(), c.shift), gamma(d.gamma), beta(d.beta),
-          mean(to_float(d.statistics.mean)), variance(to_float(d.statistics.variance));
-      cuda::batch_norm_inference(x, gamma, beta, mean, variance, y, c.shape, kEpsilon, relu,
-                                 context);
+      DeviceArray<TestType> x(to_reals<TestType>(d.x), c.shift), y(d.x.size(), c.shift);
+      DeviceArray<float> gamma(d.gamma), beta(d.beta), mean(to_float(d.statistics.mean)),
+          variance(to_float(d.statistics.variance));
+      cuda::batch_norm_inference<TestType>(x, gamma, beta, mean, variance, y, c.shape, kEpsilon,
+                                           relu, context);
       Values expected =
           oracle::normalise(to_double(d.x), d.statistics, to_double(d.gamma), to_double(d.beta));
       if (relu) expected = oracle::relu(expected);
-      CHECK(mismatch(y.read(), expected, allowed_y(d), d.channels()) == "");
-      cuda::batch_norm_inference(x, gamma, beta, mean, variance, x, c.shape, kEpsilon, relu,
-                                 context);
+      const Values allowed = allowed_stored<TestType>(allowed_y(d), expected);
+      CHECK(mismatch(to_floats(y.read()), expected, allowed, d.channels()) == "");
+      cuda::batch_norm_inference<TestType>(x, gamma, beta, mean, variance, x, c.shape, kEpsilon,
+                                           relu, context);
       CHECK(difference(x.read(), y.read(), d.channels()) == "");
     }
   }
 }
 
-TEST_CASE("a NaN spoils its channel in batch norm, and no other") {
+TEMPLATE_TEST_CASE("a NaN spoils its channel in batch norm, and no other", "", float, bf16) {
   Context context(Device::kCuda);
   for (const int channels : {3, 16}) {
     const Case c{{2, 3, 3, channels}};
-    Data d(c);
-    const Forward clean = forward(c, d, true, false, context);
+    Data d(c, TestType{});
+    const Forward clean = forward<TestType>(c, d, true, false, context);
     d.x[static_cast<std::size_t>(channels) * 5 + 1] = std::numeric_limits<float>::quiet_NaN();
-    const Forward f = forward(c, d, true, false, context);
+    const Forward f = forward<TestType>(c, d, true, false, context);
     for (std::size_t i = 0; i < f.y.size(); ++i) {
       INFO(channels << " channels, element " << i);
       if (i % static_cast<std::size_t>(channels) == 1) {
@@ -257,7 +267,7 @@ TEST_CASE("batch norm refuses what has no meaning") {
   Context context(Device::kCuda);
   DeviceArray<float> a(4), b(4);
   const auto run = [&](const ImageShape& shape, float epsilon, bool relu) {
-    cuda::batch_norm_forward(a, a, a, b, b, b, nullptr, shape, epsilon, relu, context);
+    cuda::batch_norm_forward<float>(a, a, a, b, b, b, nullptr, shape, epsilon, relu, context);
   };
   CHECK_THROWS_AS(run({0, 1, 1, 4}, kEpsilon, false), Error);
   CHECK_THROWS_AS(run({1, 1, 1, 0}, kEpsilon, false), Error);

@@ -30,27 +30,49 @@ Values compute(const Direction& direction, const Values& a, const Values& b, con
   return oracle::conv_wgrad(a, b, s);
 }
 
-/// Those of the program, as if they were one more version.
-const cuda::ConvVersion kProduction{"production", cuda::conv_fprop, cuda::conv_dgrad,
-                                    cuda::conv_wgrad, cuda::conv_wgrad_workspace};
+/// Those of the program, as if they were three more versions.
+struct Production {
+  Precision precision;
+  cuda::ConvVersion version;
+};
+constexpr Production kProduction[] = {
+    {Precision::kFp32,
+     cuda::conv_version<float, cuda::conv_fprop, cuda::conv_dgrad, cuda::conv_wgrad>(
+         "production, fp32", cuda::ConvInputs::kFp32, cuda::conv_wgrad_workspace)},
+    {Precision::kTf32,
+     cuda::conv_version<float, cuda::conv_fprop, cuda::conv_dgrad, cuda::conv_wgrad>(
+         "production, tf32", cuda::ConvInputs::kTf32, cuda::conv_wgrad_workspace)},
+    {Precision::kBf16,
+     cuda::conv_version<bf16, cuda::conv_fprop, cuda::conv_dgrad, cuda::conv_wgrad>(
+         "production, bf16", cuda::ConvInputs::kBf16, cuda::conv_wgrad_workspace)}};
 
 std::string text(const ConvShape& s) {
   return fmt::format("n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,
                      s.stride);
 }
 
-/// A direction's inputs, its output in double precision, and the sum of the products' magnitudes.
+float rounded(float x, cuda::ConvInputs inputs) {
+  if (inputs == cuda::ConvInputs::kBf16) return to_float(to_bf16(x));
+  if (inputs == cuda::ConvInputs::kFp32) return x;
+  const double scale = std::ldexp(1, 10 - std::ilogb(x));  // tf32 has 10 bits behind the point
+  return static_cast<float>(std::round(x * scale) / scale);
+}
+
+/// A direction's inputs, its output in double precision, and the sum of the products' magnitudes:
+/// the latter two of inputs as a version rounds them.
 struct Problem {
-  Problem(const Direction& direction_, const ConvShape& shape_)
-      : direction(direction_), shape(shape_) {
+  Problem(const Direction& direction_, const ConvShape& shape_, cuda::ConvInputs inputs_)
+      : direction(direction_), shape(shape_), inputs(inputs_) {
     std::mt19937 generator(static_cast<unsigned>(shape.macs() + shape.c));
     std::normal_distribution<float> normal;
     Values exact[2], magnitude[2];
     for (int i = 0; i < 2; ++i) {
       input[i].resize(size(i));
       for (float& value : input[i]) value = normal(generator);
-      exact[i].assign(input[i].begin(), input[i].end());
-      for (const double value : exact[i]) magnitude[i].push_back(std::abs(value));
+      for (const float value : input[i]) {
+        exact[i].push_back(rounded(value, inputs));
+        magnitude[i].push_back(std::abs(exact[i].back()));
+      }
     }
     expected = compute(direction, exact[0], exact[1], shape);
     magnitudes = compute(direction, magnitude[0], magnitude[1], shape);
@@ -59,22 +81,29 @@ struct Problem {
 
   const Direction& direction;
   ConvShape shape;
+  cuda::ConvInputs inputs;
   std::vector<float> input[2];
   Values expected, magnitudes;
 };
 
-/// The direction's output. Both inputs and the output begin `shifts` floats into their memory.
+/// The direction's output. Both inputs and the output begin `shifts` elements into their memory.
 std::vector<float> run(const cuda::ConvVersion& version, const Problem& problem, Context& context,
                        const std::array<std::size_t, 3>& shifts = {}) {
-  const DeviceArray<float> a(problem.input[0], shifts[0]), b(problem.input[1], shifts[1]);
-  const DeviceArray<float> out(problem.expected.size(), shifts[2]);
-  const DeviceArray<std::byte> workspace(
+  using Memory = DeviceArray<std::byte>;
+  const auto element = [&](int i) {
+    return holds_bf16(version, problem.direction, i) ? sizeof(bf16) : sizeof(float);
+  };
+  const auto input = [&](int i) {
+    return to_elements(problem.input[i], holds_bf16(version, problem.direction, i));
+  };
+  const Memory a(input(0), shifts[0] * element(0)), b(input(1), shifts[1] * element(1));
+  const Memory out(problem.expected.size() * element(2), shifts[2] * element(2));
+  const Memory workspace(
       &problem.direction == &kWgrad ? version.wgrad_workspace(problem.shape, context) : 0);
   context.workspace = workspace.data();
   (version.*problem.direction.launch)(a, b, out, problem.shape, context);
-  std::vector<float> result = out.read();
   context.workspace = nullptr;
-  return result;
+  return from_elements(out.read(), holds_bf16(version, problem.direction, 2));
 }
 
 /// Where element i of the output is, by its four coordinates.
@@ -94,23 +123,36 @@ std::string position(const Problem& problem, std::size_t i) {
 }
 
 /// An fp32 sum of products is off by at most a few roundings of its largest partial sum, which is
-/// far below 1e-6 of the products' magnitudes; a product too many or too few is far above.
-void check(const std::vector<float>& got, const Problem& problem) {
+/// far below 1e-6 of the products' magnitudes; tensor cores, which cut off what they do not add,
+/// are allowed 1e-5. A product too many or too few is far above. What is stored as bf16 is rounded
+/// to 8 bits.
+double allowed(const cuda::ConvVersion& version, const Problem& problem, std::size_t i) {
+  const double sum = version.inputs == cuda::ConvInputs::kFp32 ? 1e-6 : 1e-5;
+  const double store = holds_bf16(version, problem.direction, 2) ? 0x1p-8 : 0;
+  return store * std::abs(problem.expected[i]) + sum * problem.magnitudes[i];
+}
+
+void check(const cuda::ConvVersion& version, const std::vector<float>& got,
+           const Problem& problem) {
   REQUIRE(got.size() == problem.expected.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double error = std::abs(got[i] - problem.expected[i]);
-    if (std::isfinite(got[i]) && error <= 1e-6 * problem.magnitudes[i]) continue;
+    if (std::isfinite(got[i]) && error <= allowed(version, problem, i)) continue;
     FAIL("first bad " << position(problem, i) << ": " << got[i] << " instead of "
                       << problem.expected[i]);
   }
 }
 
-/// Small, with every way of the main loops: odd sizes, channels in whole fours and not, every width
-/// of tile in every direction, several tiles, several parts of wgrad, phases of dgrad without taps.
+/// Small, with every way of the main loops: odd sizes, channels in whole 16 bytes and not, every
+/// width of tile in every direction, several tiles, several parts of wgrad, phases of dgrad without
+/// taps.
 const ConvShape kSmall[] = {
-    {2, 7, 5, 20, 36, 3, 2}, {1, 5, 7, 3, 16, 3, 1},  {3, 9, 6, 6, 10, 3, 2},
-    {1, 8, 8, 16, 72, 1, 2}, {8, 16, 12, 4, 8, 3, 1}, {1, 1, 1, 4, 4, 3, 2},
-    {1, 6, 6, 8, 128, 3, 1}, {1, 6, 5, 72, 20, 3, 1}, {2, 5, 4, 36, 20, 1, 1}};
+    {2, 7, 5, 20, 36, 3, 2},   {1, 5, 7, 3, 16, 3, 1},   {3, 9, 6, 6, 10, 3, 2},
+    {1, 8, 8, 16, 72, 1, 2},   {8, 16, 12, 4, 8, 3, 1},  {1, 1, 1, 4, 4, 3, 2},
+    {1, 6, 6, 8, 128, 3, 1},   {1, 6, 5, 72, 20, 3, 1},  {2, 5, 4, 36, 20, 1, 1},
+    {1, 5, 3, 24, 160, 3, 2},  {1, 3, 2, 160, 24, 3, 1}, {6, 16, 12, 8, 8, 3, 1},
+    {1, 5, 4, 128, 160, 1, 2}, {1, 3, 3, 32, 8, 3, 2}};
+const ConvShape kAligned{2, 7, 5, 24, 40, 3, 2};
 
 /// Of a case of the pairwise cover. ThreadSanitizer takes a minute for what else takes a second.
 #if defined(__SANITIZE_THREAD__)
@@ -125,22 +167,39 @@ bool is_set(const char* variable) {
 }
 
 /// WRN_FULL: the whole product of the factors, for hours. WRN_SMALL: a few, for slow tools.
-std::vector<ConvShape> cases() {
+std::vector<ConvShape> cases(cuda::ConvInputs inputs) {
   if (is_set("WRN_SMALL")) return {std::begin(kSmall), std::end(kSmall)};
+  const ConvFactors factors = conv_factors(inputs);
   std::vector<ConvShape> shapes;
-  for (const ConvLevels& levels : is_set("WRN_FULL") ? conv_product() : conv_pairwise(kMostMacs)) {
+  for (const ConvLevels& levels :
+       is_set("WRN_FULL") ? conv_product(factors) : conv_pairwise(factors, kMostMacs)) {
     shapes.push_back(conv_shape(levels));
   }
   return shapes;
 }
 
+constexpr cuda::ConvInputs kAllInputs[] = {cuda::ConvInputs::kFp32, cuda::ConvInputs::kTf32,
+                                           cuda::ConvInputs::kBf16};
+
+/// A problem, and each version that rounds its inputs so.
+template <typename F>
+void for_each_version(const Direction& direction, const ConvShape& shape, cuda::ConvInputs inputs,
+                      F f) {
+  const Problem problem(direction, shape, inputs);
+  for (const cuda::ConvVersion& version : cuda::kConvLadder) {
+    if (version.inputs != inputs) continue;
+    INFO(version.name << " " << direction.name << " " << text(shape));
+    f(version, problem);
+  }
+}
+
 void check_ladder(const Direction& direction) {
   Context context(Device::kCuda);
-  for (const ConvShape& shape : cases()) {
-    const Problem problem(direction, shape);
-    for (const cuda::ConvVersion& version : cuda::kConvLadder) {
-      INFO(version.name << " " << direction.name << " " << text(shape));
-      check(run(version, problem, context), problem);
+  for (const cuda::ConvInputs inputs : kAllInputs) {
+    for (const ConvShape& shape : cases(inputs)) {
+      for_each_version(direction, shape, inputs, [&](const auto& version, const Problem& problem) {
+        check(version, run(version, problem, context), problem);
+      });
     }
   }
 }
@@ -151,13 +210,15 @@ TEST_CASE("every version of fprop is right") { check_ladder(kFprop); }
 TEST_CASE("every version of dgrad is right") { check_ladder(kDgrad); }
 TEST_CASE("every version of wgrad is right") { check_ladder(kWgrad); }
 
-TEST_CASE("the program's convolutions are right") {
-  Context context(Device::kCuda);
-  for (const Direction& direction : kConvDirections) {
-    for (const ConvShape& shape : kSmall) {
-      INFO(direction.name << " " << text(shape));
-      const Problem problem(direction, shape);
-      check(run(kProduction, problem, context), problem);
+TEST_CASE("the program's convolutions are right, in every precision") {
+  for (const auto& [precision, version] : kProduction) {
+    Context context(Device::kCuda, 0, precision);
+    for (const Direction& direction : kConvDirections) {
+      for (const ConvShape& shape : kSmall) {
+        INFO(version.name << " " << direction.name << " " << text(shape));
+        const Problem problem(direction, shape, version.inputs);
+        check(version, run(version, problem, context), problem);
+      }
     }
   }
 }
@@ -165,34 +226,38 @@ TEST_CASE("the program's convolutions are right") {
 TEST_CASE("convolutions of tensors that are not aligned are right") {
   Context context(Device::kCuda);
   for (const Direction& direction : kConvDirections) {
-    const Problem problem(direction, kSmall[0]);
-    for (int shifted = 0; shifted < 3; ++shifted) {
-      for (const cuda::ConvVersion& version : cuda::kConvLadder) {
-        INFO(version.name << " " << direction.name << ", tensor " << shifted);
-        std::array<std::size_t, 3> shifts{};
-        shifts[shifted] = 1;
-        check(run(version, problem, context, shifts), problem);
-      }
+    for (const cuda::ConvInputs inputs : kAllInputs) {
+      const auto shifted = [&](const auto& version, const Problem& problem) {
+        for (int tensor = 0; tensor < 3; ++tensor) {
+          INFO("tensor " << tensor);
+          std::array<std::size_t, 3> shifts{};
+          shifts[tensor] = 1;
+          check(version, run(version, problem, context, shifts), problem);
+        }
+      };
+      for_each_version(direction, kAligned, inputs, shifted);
     }
   }
 }
 
+/// With each poison, and with asynchronous work done at once, late and in between.
 TEST_CASE("convolutions give the same bits in any order of threads and blocks") {
   Context context(Device::kCuda);
+  const auto repeated = [&](const auto& version, const Problem& problem) {
+    std::vector<float> first;
+    for (const unsigned seed : {0, 4, 8}) {
+#if defined(WRN_EMULATED)
+      cuda::simt::set_seed(seed);
+#endif
+      const std::vector<float> result = run(version, problem, context);
+      if (seed == 0) first = result;
+      REQUIRE(std::memcmp(result.data(), first.data(), result.size() * sizeof(float)) == 0);
+    }
+  };
   for (const Direction& direction : kConvDirections) {
     for (const ConvShape& shape : kSmall) {
-      const Problem problem(direction, shape);
-      for (const cuda::ConvVersion& version : cuda::kConvLadder) {
-        INFO(version.name << " " << direction.name << " " << text(shape));
-        std::vector<float> first;
-        for (unsigned seed = 1; seed <= 3; ++seed) {
-#if defined(WRN_EMULATED)
-          cuda::simt::set_seed(seed);
-#endif
-          const std::vector<float> result = run(version, problem, context);
-          if (seed == 1) first = result;
-          REQUIRE(std::memcmp(result.data(), first.data(), result.size() * sizeof(float)) == 0);
-        }
+      for (const cuda::ConvInputs inputs : kAllInputs) {
+        for_each_version(direction, shape, inputs, repeated);
       }
     }
   }

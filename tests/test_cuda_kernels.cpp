@@ -1,6 +1,7 @@
 // The kernels of every launcher but convolution and batch norm. What is arithmetic is compared with
 // the oracle, within the roundings it takes; what copies, chooses or counts is compared to the bit
-// with the CPU's launcher. In place is the same bits as not, and so is a second run.
+// with the CPU's launcher. In place is the same bits as not, and so is a second run. A kernel of
+// bf16 gets inputs that are bf16 already, and must come to what fp32 does with them, rounded once.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -45,57 +46,65 @@ Floats special_floats(std::size_t size, unsigned seed) {
   return values;
 }
 
+template <typename Real>
 void check_elementwise(std::size_t size, std::size_t shift, Both& on) {
-  INFO("size=" << size << " shift=" << shift);
+  INFO("size=" << size << " shift=" << shift << " bytes=" << sizeof(Real));
   const auto n = static_cast<std::int64_t>(size);
-  const Floats host_a = special_floats(size, 1), host_b = special_floats(size, 2);
+  const auto a = to_reals<Real>(special_floats(size, 1)),
+             b = to_reals<Real>(special_floats(size, 2));
+  const Floats host_a = to_floats(a), host_b = to_floats(b);
   Floats expected(size);
   {
-    DeviceArray<float> x(host_a, shift), y(size, shift);
+    DeviceArray<Real> x(a, shift), y(size, shift);
     cpu::relu_forward(host_a.data(), expected.data(), n, on.cpu);
-    cuda::relu_forward(x, y, n, on.cuda);
-    CHECK(difference(y.read(), expected) == "");
-    cuda::relu_forward(x, x, n, on.cuda);
-    CHECK(difference(x.read(), expected) == "");
+    cuda::relu_forward<Real>(x, y, n, on.cuda);
+    CHECK(difference(to_floats(y.read()), expected) == "");
+    cuda::relu_forward<Real>(x, x, n, on.cuda);
+    CHECK(difference(to_floats(x.read()), expected) == "");
   }
   {
-    DeviceArray<float> y(host_a, shift), dy(host_b, shift), dx(size, shift);
+    DeviceArray<Real> y(a, shift), dy(b, shift), dx(size, shift);
     cpu::relu_backward(host_a.data(), host_b.data(), expected.data(), n, on.cpu);
-    cuda::relu_backward(y, dy, dx, n, on.cuda);
-    CHECK(difference(dx.read(), expected) == "");
-    cuda::relu_backward(y, dy, dy, n, on.cuda);
-    CHECK(difference(dy.read(), expected) == "");
+    cuda::relu_backward<Real>(y, dy, dx, n, on.cuda);
+    CHECK(difference(to_floats(dx.read()), expected) == "");
+    cuda::relu_backward<Real>(y, dy, dy, n, on.cuda);
+    CHECK(difference(to_floats(dy.read()), expected) == "");
   }
   {
     // Without NaNs, whose payloads a sum may choose as it likes.
-    const Floats c = random_floats(size, 3), d = random_floats(size, 4);
-    DeviceArray<float> a(c, shift), b(d, shift), out(size, shift);
-    cpu::add(c.data(), d.data(), expected.data(), n, on.cpu);
-    cuda::add(a, b, out, n, on.cuda);
-    CHECK(difference(out.read(), expected) == "");
-    cuda::add(a, b, b, n, on.cuda);
-    CHECK(difference(b.read(), expected) == "");
-    b.write(d);
-    cuda::add(a, b, a, n, on.cuda);
-    CHECK(difference(a.read(), expected) == "");
+    const auto c = to_reals<Real>(random_floats(size, 3)),
+               d = to_reals<Real>(random_floats(size, 4));
+    DeviceArray<Real> x(c, shift), y(d, shift), out(size, shift);
+    cpu::add(to_floats(c).data(), to_floats(d).data(), expected.data(), n, on.cpu);
+    expected = stored<Real>(expected);
+    cuda::add<Real>(x, y, out, n, on.cuda);
+    CHECK(difference(to_floats(out.read()), expected) == "");
+    cuda::add<Real>(x, y, y, n, on.cuda);
+    CHECK(difference(to_floats(y.read()), expected) == "");
+    y.write(d);
+    cuda::add<Real>(x, y, x, n, on.cuda);
+    CHECK(difference(to_floats(x.read()), expected) == "");
   }
 }
 
+template <typename Real>
 void check_dropout(int rows, std::int64_t row_size, std::size_t shift, float p, Both& on) {
-  INFO("rows=" << rows << " row_size=" << row_size << " shift=" << shift << " p=" << p);
+  INFO("rows=" << rows << " row_size=" << row_size << " shift=" << shift << " p=" << p
+               << " bytes=" << sizeof(Real));
   StepState state{};
   state.seed = 0x123456789ABCDEF0;
   state.step = 77;
-  const Floats host = random_floats(static_cast<std::size_t>(rows * row_size), 5);
+  const auto host = to_reals<Real>(random_floats(static_cast<std::size_t>(rows * row_size), 5));
   Floats expected(host.size());
-  cpu::dropout(host.data(), expected.data(), rows, row_size, p, 3, &state, on.cpu);
+  cpu::dropout(to_floats(host).data(), expected.data(), rows, row_size, p, 3, &state, on.cpu);
+  expected = stored<Real>(expected);
   auto device_state = device_value(state);
-  DeviceArray<float> x(host, shift), y(host.size(), shift);
-  cuda::dropout(x, y, rows, row_size, p, 3, device_state, on.cuda);
+  DeviceArray<Real> x(host, shift), y(host.size(), shift);
+  cuda::dropout<Real>(x, y, rows, row_size, p, 3, device_state, on.cuda);
   const auto columns = static_cast<std::size_t>(row_size);
-  CHECK(difference(y.read(), expected, columns) == "");
-  cuda::dropout(x, x, rows, row_size, p, 3, device_state, on.cuda);
-  CHECK(difference(x.read(), expected, columns) == "");
+  CHECK(difference(to_floats(y.read()), expected, columns) == "");
+  cuda::dropout<Real>(x, x, rows, row_size, p, 3, device_state, on.cuda);
+  CHECK(difference(to_floats(x.read()), expected, columns) == "");
 }
 
 // --- Pooling -----------------------------------------------------------------------------------
@@ -129,51 +138,58 @@ std::size_t argmax(const Floats& x, const Values& window) {
   return best;
 }
 
+template <typename Real>
 void check_average_pool(const PoolShape& s, std::size_t shift, Context& context) {
-  INFO("average " << name_of(s) << " shift=" << shift);
+  INFO("average " << name_of(s) << " shift=" << shift << " bytes=" << sizeof(Real));
   const auto c = static_cast<std::size_t>(s.c);
   const double area = double{1} * s.side * s.side;
   const Workspace workspace(std::max(cuda::average_pool_forward_workspace(s, context),
                                      cuda::average_pool_backward_workspace(s, context)),
                             context);
-  const Floats host_x = random_floats(inputs(s), 1), host_dy = random_floats(outputs(s), 2);
-  DeviceArray<float> x(host_x, shift), y(outputs(s), shift), dy(host_dy, shift),
-      dx(inputs(s), shift);
-  cuda::average_pool_forward(x, y, s, context);
-  cuda::average_pool_backward(dy, dx, s, context);
-  Values magnitude = to_double(host_x), expected_dx(inputs(s)), allowed_dx(inputs(s));
+  const auto host_x = to_reals<Real>(random_floats(inputs(s), 1));
+  const Floats host_dy = random_floats(outputs(s), 2);
+  DeviceArray<Real> x(host_x, shift), dx(inputs(s), shift);
+  DeviceArray<float> y(outputs(s), shift), dy(host_dy, shift);
+  cuda::average_pool_forward<Real>(x, y, s, context);
+  cuda::average_pool_backward<Real>(dy, dx, s, context);
+  const Values exact = to_double(to_floats(host_x));
+  Values magnitude = exact, expected_dx(inputs(s)), allowed_dx(inputs(s));
   for (double& value : magnitude) value = (area + 1) * kRounding * std::abs(value);
-  CHECK(mismatch(y.read(), oracle::average_pool(to_double(host_x), s),
-                 oracle::average_pool(magnitude, s), c) == "");
+  CHECK(mismatch(y.read(), oracle::average_pool(exact, s), oracle::average_pool(magnitude, s), c) ==
+        "");
   for_each_window(s, [&](std::size_t i, const Values& window) {
     for (const double index : window) {
       expected_dx[static_cast<std::size_t>(index)] = host_dy[i] / area;
       allowed_dx[static_cast<std::size_t>(index)] = kRounding * std::abs(host_dy[i]) / area;
     }
   });
-  CHECK(mismatch(dx.read(), expected_dx, allowed_dx, c) == "");
+  allowed_dx = allowed_stored<Real>(allowed_dx, expected_dx);
+  CHECK(mismatch(to_floats(dx.read()), expected_dx, allowed_dx, c) == "");
 }
 
-void check_max_pool(const PoolShape& s, std::size_t shift, Floats host_x, Context& context) {
-  INFO("max " << name_of(s) << " shift=" << shift);
+template <typename Real>
+void check_max_pool(const PoolShape& s, std::size_t shift, const Floats& unrounded,
+                    Context& context) {
+  INFO("max " << name_of(s) << " shift=" << shift << " bytes=" << sizeof(Real));
   const auto c = static_cast<std::size_t>(s.c);
   const Workspace workspace(std::max(cuda::max_pool_forward_workspace(s, context),
                                      cuda::max_pool_backward_workspace(s, context)),
                             context);
-  const Floats host_dy = random_floats(outputs(s), 2);
-  DeviceArray<float> x(host_x, shift), y(outputs(s), shift), dy(host_dy, shift),
-      dx(inputs(s), shift);
+  const Floats host_x = stored<Real>(unrounded),
+               host_dy = stored<Real>(random_floats(outputs(s), 2));
+  DeviceArray<Real> x(to_reals<Real>(host_x), shift), y(outputs(s), shift),
+      dy(to_reals<Real>(host_dy), shift), dx(inputs(s), shift);
   DeviceArray<std::uint8_t> where(cuda::max_pool_argmax_bytes(s, context));
-  cuda::max_pool_forward(x, y, where, s, context);
-  cuda::max_pool_backward(dy, where, dx, s, context);
+  cuda::max_pool_forward<Real>(x, y, where, s, context);
+  cuda::max_pool_backward<Real>(dy, where, dx, s, context);
   Floats expected_y(outputs(s)), expected_dx(inputs(s));
   for_each_window(s, [&](std::size_t i, const Values& window) {
     const std::size_t best = argmax(host_x, window);
     expected_y[i] = host_x[best];
     expected_dx[best] = host_dy[i];
   });
-  CHECK(difference(y.read(), expected_y, c) == "");
-  CHECK(difference(dx.read(), expected_dx, c) == "");
+  CHECK(difference(to_floats(y.read()), expected_y, c) == "");
+  CHECK(difference(to_floats(dx.read()), expected_dx, c) == "");
 }
 
 std::vector<PoolShape> pool_shapes() {
@@ -313,8 +329,8 @@ void check_cross_entropy(const Floats& logits, const std::vector<std::int32_t>& 
   CHECK(std::memcmp(&evaluated.metrics, &got.metrics, sizeof(Metrics)) == 0);
 }
 
-void check_sgd(std::size_t size, std::size_t shift, bool nesterov, Context& context) {
-  INFO("size=" << size << " shift=" << shift << " nesterov=" << nesterov);
+void check_sgd(std::size_t size, std::size_t shift, bool nesterov, bool copies, Context& context) {
+  INFO("size=" << size << " shift=" << shift << " nesterov=" << nesterov << " copies=" << copies);
   StepState s{};
   s.learning_rate = 0.1F;
   s.momentum = 0.9F;
@@ -323,14 +339,17 @@ void check_sgd(std::size_t size, std::size_t shift, bool nesterov, Context& cont
   const Floats host_w = random_floats(size, 1), host_g = random_floats(size, 2),
                host_m = random_floats(size, 3);
   DeviceArray<float> w(host_w, shift), g(host_g, shift), m(host_m, shift);
+  DeviceArray<bf16> copy(to_reals<bf16>(host_w), shift);
   auto state = device_value(s);
   auto stopped = device_value(Metrics{0, 0, 0, 0, 1}), finite = device_value(Metrics{});
   const auto step = [&](const Metrics* metrics) {
-    cuda::sgd_step(w, g, m, static_cast<std::int64_t>(size), nesterov, state, metrics, context);
+    cuda::sgd_step(w, g, m, copies ? copy.data() : nullptr, static_cast<std::int64_t>(size),
+                   nesterov, state, metrics, context);
   };
   step(stopped);
   CHECK(difference(w.read(), host_w) == "");
   CHECK(difference(m.read(), host_m) == "");
+  CHECK(difference(copy.read(), to_reals<bf16>(host_w)) == "");
   step(finite);
   Values expected_w(size), expected_m(size), allowed(size);
   for (std::size_t i = 0; i < size; ++i) {
@@ -344,15 +363,17 @@ void check_sgd(std::size_t size, std::size_t shift, bool nesterov, Context& cont
   CHECK(mismatch(m.read(), expected_m, allowed) == "");
   CHECK(mismatch(w.read(), expected_w, allowed) == "");
   CHECK(difference(g.read(), host_g) == "");
+  CHECK(difference(copy.read(), to_reals<bf16>(copies ? w.read() : host_w)) == "");
 }
 
 // --- Input -------------------------------------------------------------------------------------
 
 constexpr std::size_t kImages = 5;
 
-template <typename Pixel>
+template <typename Real, typename Pixel>
 void check_load_images(const std::vector<Pixel>& host_images, int rows, bool augment, Both& on) {
-  INFO("rows=" << rows << " augment=" << augment << " bytes=" << sizeof(Pixel));
+  INFO("rows=" << rows << " augment=" << augment << " bytes=" << sizeof(Pixel) << " to "
+               << sizeof(Real));
   const std::vector<std::uint8_t> host_labels = {3, 255, 0, 99, 1};
   // Two entries that are skipped, and padding, also at the end.
   const std::vector<std::int32_t> host_order = {-1, 2, 4, 0, -1, 1, 3, 3, 0, 4, -1};
@@ -369,64 +390,66 @@ void check_load_images(const std::vector<Pixel>& host_images, int rows, bool aug
   DeviceArray<Pixel> images(host_images);
   DeviceArray<std::uint8_t> image_labels(host_labels);
   DeviceArray<std::int32_t> order(host_order), labels(count);
-  DeviceArray<float> x(expected.size());
+  DeviceArray<Real> x(expected.size());
   auto device_state = device_value(state);
-  cuda::load_images(images, image_labels, order, x, labels, rows, normalisation, augment,
-                    device_state, on.cuda);
-  CHECK(difference(x.read(), expected, kImageBytes) == "");
+  cuda::load_images<Real>(images, image_labels, order, x, labels, rows, normalisation, augment,
+                          device_state, on.cuda);
+  CHECK(difference(to_floats(x.read()), stored<Real>(expected), kImageBytes) == "");
   CHECK(difference(labels.read(), expected_labels) == "");
 }
 
 }  // namespace
 
-TEST_CASE("ReLU and addition are those of the CPU, also of NaN and infinity") {
+TEMPLATE_TEST_CASE("ReLU and addition are those of the CPU, also of NaN and infinity", "", float,
+                   bf16) {
   Both on;
-  for (const std::size_t size : {0, 1, 3, 4, 255, 1024, 1030, 100003}) {
-    for (const std::size_t shift : {0, 1}) check_elementwise(size, shift, on);
+  for (const std::size_t size : {0, 1, 3, 4, 8, 255, 1024, 1030, 100003}) {
+    for (const std::size_t shift : {0, 1}) check_elementwise<TestType>(size, shift, on);
   }
 }
 
-TEST_CASE("dropout draws as on the CPU") {
+TEMPLATE_TEST_CASE("dropout draws as on the CPU", "", float, bf16) {
   Both on;
-  check_dropout(0, 8, 0, 0.5F, on);
-  check_dropout(1, 1, 0, 0.5F, on);
-  check_dropout(3, 5, 0, 0.3F, on);
-  check_dropout(7, 64, 0, 0.3F, on);
-  check_dropout(7, 64, 1, 0.3F, on);
-  check_dropout(2, 4102, 0, 0.0F, on);
-  check_dropout(2, 4104, 0, 0.9F, on);
+  check_dropout<TestType>(0, 8, 0, 0.5F, on);
+  check_dropout<TestType>(1, 1, 0, 0.5F, on);
+  check_dropout<TestType>(3, 5, 0, 0.3F, on);
+  check_dropout<TestType>(7, 64, 0, 0.3F, on);
+  check_dropout<TestType>(7, 64, 1, 0.3F, on);
+  check_dropout<TestType>(2, 4102, 0, 0.0F, on);
+  check_dropout<TestType>(2, 4104, 0, 0.9F, on);
   // More rows than a grid is high.
-  if (!is_emulated()) check_dropout(70000, 4, 0, 0.5F, on);
-  DeviceArray<float> x(4);
+  if (!is_emulated()) check_dropout<TestType>(70000, 4, 0, 0.5F, on);
+  DeviceArray<TestType> x(4);
   auto state = device_value(StepState{});
-  CHECK_THROWS_AS(cuda::dropout(x, x, 1, 4, 1, 0, state, on.cuda), Error);
-  CHECK_THROWS_AS(cuda::dropout(x, x, 1, 0, 0.5F, 0, state, on.cuda), Error);
+  CHECK_THROWS_AS(cuda::dropout<TestType>(x, x, 1, 4, 1, 0, state, on.cuda), Error);
+  CHECK_THROWS_AS(cuda::dropout<TestType>(x, x, 1, 0, 0.5F, 0, state, on.cuda), Error);
 }
 
-TEST_CASE("pooling, with maxima that occur twice") {
+TEMPLATE_TEST_CASE("pooling, with maxima that occur twice", "", float, bf16) {
   Context context(Device::kCuda);
   for (const PoolShape& s : pool_shapes()) {
     for (const std::size_t shift : {0, 1}) {
-      check_average_pool(s, shift, context);
+      check_average_pool<TestType>(s, shift, context);
       Floats few = random_floats(inputs(s), 3);  // many equal ones
       for (float& value : few) value = std::round(value);
-      check_max_pool(s, shift, few, context);
-      check_max_pool(s, shift, random_floats(inputs(s), 4), context);
+      check_max_pool<TestType>(s, shift, few, context);
+      check_max_pool<TestType>(s, shift, random_floats(inputs(s), 4), context);
     }
   }
-  DeviceArray<float> x(36), y(36);
-  CHECK_THROWS_AS(cuda::average_pool_forward(x, y, {1, 6, 6, 1, 4}, context), Error);
-  CHECK_THROWS_AS(cuda::average_pool_forward(x, y, {1, 6, 6, 1, 0}, context), Error);
+  DeviceArray<TestType> x(36);
+  DeviceArray<float> y(36);
+  CHECK_THROWS_AS(cuda::average_pool_forward<TestType>(x, y, {1, 6, 6, 1, 4}, context), Error);
+  CHECK_THROWS_AS(cuda::average_pool_forward<TestType>(x, y, {1, 6, 6, 1, 0}, context), Error);
 }
 
-TEST_CASE("the maximum of a window with a NaN is a NaN") {
+TEMPLATE_TEST_CASE("the maximum of a window with a NaN is a NaN", "", float, bf16) {
   Context context(Device::kCuda);
-  for (const int c : {1, 4}) {
+  for (const int c : {1, 4, 8}) {
     const PoolShape s{1, 4, 4, c, 2};
     for (const float other : {0.0F, kInfinity, -kInfinity}) {
       Floats x(inputs(s), other);
       for (std::size_t i = 0; i < x.size(); i += 5) x[i] = kNan;
-      check_max_pool(s, 0, x, context);
+      check_max_pool<TestType>(s, 0, x, context);
     }
   }
 }
@@ -495,7 +518,9 @@ TEST_CASE("the optimiser's step, which a loss that is not finite prevents") {
   Context context(Device::kCuda);
   for (const std::size_t size : {1, 3, 4, 1023, 4099, 100001}) {
     for (const std::size_t shift : {0, 1}) {
-      for (const bool nesterov : {false, true}) check_sgd(size, shift, nesterov, context);
+      for (const bool nesterov : {false, true}) {
+        for (const bool copies : {false, true}) check_sgd(size, shift, nesterov, copies, context);
+      }
     }
   }
 }
@@ -507,8 +532,11 @@ TEST_CASE("images are loaded as on the CPU, from bytes and from floats") {
   for (auto& byte : bytes) byte = static_cast<std::uint8_t>(generator());
   for (const bool augment : {false, true}) {
     for (const int rows : {0, 1, 9}) {
-      check_load_images(bytes, rows, augment, on);
-      check_load_images(random_floats(bytes.size(), 2, 100), rows, augment, on);
+      const Floats floats = random_floats(bytes.size(), 2, 100);
+      check_load_images<float>(bytes, rows, augment, on);
+      check_load_images<float>(floats, rows, augment, on);
+      check_load_images<bf16>(bytes, rows, augment, on);
+      check_load_images<bf16>(floats, rows, augment, on);
     }
   }
 }

@@ -119,7 +119,7 @@ void check(const std::filesystem::path& path, Device device) {
   tape.keep(loss);
   tape.backward(loss);
   const Parameters& p = model.parameters();
-  sgd(tape, p.values(), p.gradients(), p.momenta(), true);
+  sgd(tape, p, true);
   Program training = tape.finish();
 
   Tape inference(Mode::kInference, state, context);

@@ -168,7 +168,7 @@ TEST_CASE("shared memory gives the same bits as memory of one's own, and is much
       tape.keep(loss);
       tape.backward(loss);
       const Parameters& p = model.parameters();
-      sgd(tape, p.values(), p.gradients(), p.momenta(), true);
+      sgd(tape, p, true);
       Program program = tape.finish().placed(placing);
       const auto bytes = static_cast<std::int64_t>(program.arena_bytes());
       const Tensor arena = Tensor::persistent("arena", {bytes}, DType::kU8, device);

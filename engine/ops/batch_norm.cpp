@@ -12,7 +12,7 @@ ImageShape shape_of(const Tensor& x) {
 Tensor inference(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
   const ImageShape shape = shape_of(x);
   const std::string layer = layer_of(bn.gamma);
-  const Tensor y = tape.make(layer, x.shape());
+  const Tensor y = tape.make(layer, x.shape(), x.dtype());
   tape.step({.name = layer + " inference",
              .reads = {x, bn.gamma, bn.beta, bn.running_mean, bn.running_variance},
              .writes = {y},
@@ -20,10 +20,11 @@ Tensor inference(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
              .workspace = WRN_ON(tape.context(), batch_norm_inference_workspace(
                                                      shape, bn.epsilon, relu, tape.context())),
              .run = [=](Context& context) {
-               WRN_ON(context, batch_norm_inference(
-                                   x.data<float>(), bn.gamma.data<float>(), bn.beta.data<float>(),
-                                   bn.running_mean.data<float>(), bn.running_variance.data<float>(),
-                                   y.data<float>(), shape, bn.epsilon, relu, context));
+               WRN_ON_REAL(x, context,
+                           batch_norm_inference(
+                               x.data<Real>(), bn.gamma.data<float>(), bn.beta.data<float>(),
+                               bn.running_mean.data<float>(), bn.running_variance.data<float>(),
+                               y.data<Real>(), shape, bn.epsilon, relu, context));
              }});
   return y;
 }
@@ -31,7 +32,7 @@ Tensor inference(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
 Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
   const ImageShape shape = shape_of(x);
   const std::string layer = layer_of(bn.gamma);
-  const Tensor y = tape.make(layer, x.shape());
+  const Tensor y = tape.make(layer, x.shape(), x.dtype());
   const Tensor mean = tape.make(layer + " mean", {shape.c});
   const Tensor variance = tape.make(layer + " variance", {shape.c});
   const auto mask_bytes =
@@ -45,10 +46,11 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
              .workspace = WRN_ON(tape.context(), batch_norm_forward_workspace(
                                                      shape, bn.epsilon, relu, tape.context())),
              .run = [=](Context& context) {
-               WRN_ON(context, batch_norm_forward(
-                                   x.data<float>(), bn.gamma.data<float>(), bn.beta.data<float>(),
-                                   y.data<float>(), mean.data<float>(), variance.data<float>(),
-                                   mask.data<std::uint8_t>(), shape, bn.epsilon, relu, context));
+               WRN_ON_REAL(
+                   x, context,
+                   batch_norm_forward(x.data<Real>(), bn.gamma.data<float>(), bn.beta.data<float>(),
+                                      y.data<Real>(), mean.data<float>(), variance.data<float>(),
+                                      mask.data<std::uint8_t>(), shape, bn.epsilon, relu, context));
              }});
   const Tensor metrics = tape.state().metrics;
   tape.step_after_backward(
@@ -74,12 +76,12 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
                .workspace = WRN_ON(tape.context(), batch_norm_backward_workspace(
                                                        shape, bn.epsilon, relu, tape.context())),
                .run = [=](Context& context) {
-                 WRN_ON(context,
-                        batch_norm_backward(x.data<float>(), dy.data<float>(),
-                                            bn.gamma.data<float>(), mean.data<float>(),
-                                            variance.data<float>(), mask.data<std::uint8_t>(),
-                                            dx.data<float>(), dgamma.data<float>(),
-                                            dbeta.data<float>(), shape, bn.epsilon, relu, context));
+                 WRN_ON_REAL(x, context,
+                             batch_norm_backward(
+                                 x.data<Real>(), dy.data<Real>(), bn.gamma.data<float>(),
+                                 mean.data<float>(), variance.data<float>(),
+                                 mask.data<std::uint8_t>(), dx.data<Real>(), dgamma.data<float>(),
+                                 dbeta.data<float>(), shape, bn.epsilon, relu, context));
                }});
     tape.add_gradient(x, dx);
     tape.add_gradient(bn.gamma, dgamma);
@@ -89,8 +91,9 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
 }
 
 Tensor record(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
-  check_f32("batch_norm", x, 4);
+  check_image("batch_norm", tape, x, 4);
   for (const Tensor& parameter : {bn.gamma, bn.beta, bn.running_mean, bn.running_variance}) {
+    check_f32("batch_norm", parameter, 1);
     check_shape("batch_norm", parameter, {x.dim(3)});
   }
   return tape.training() ? training(tape, x, bn, relu) : inference(tape, x, bn, relu);

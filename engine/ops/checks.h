@@ -1,13 +1,28 @@
 // What every op checks of its arguments.
 #pragma once
 
-#include "engine/tensor.h"
+#include "engine/tape.h"
 
 namespace wrn {
 
 inline void check_f32(const char* op, const Tensor& x, std::size_t rank) {
   WRN_CHECK(x, "{}: a tensor is missing", op);
   WRN_CHECK(x.dtype() == DType::kF32, "{}: {} is {}", op, x.name(), name_of(x.dtype()));
+  WRN_CHECK(x.shape().size() == rank, "{}: {} has the shape {}", op, x.name(),
+            to_string(x.shape()));
+}
+
+/// What flows between layers: f32 or bf16, as the tape's precision has it.
+inline void check_image(const char* op, const Tape& tape, const Tensor& x) {
+  WRN_CHECK(x, "{}: a tensor is missing", op);
+  WRN_CHECK(x.dtype() == tape.image_dtype(), "{}: {} is {} and not {}, as precision {} has it", op,
+            x.name(), name_of(x.dtype()), name_of(tape.image_dtype()),
+            name_of(tape.context().precision()));
+  WRN_CHECK(!x.shape().empty(), "{}: {} has no rows", op, x.name());
+}
+
+inline void check_image(const char* op, const Tape& tape, const Tensor& x, std::size_t rank) {
+  check_image(op, tape, x);
   WRN_CHECK(x.shape().size() == rank, "{}: {} has the shape {}", op, x.name(),
             to_string(x.shape()));
 }

@@ -4,7 +4,7 @@
 namespace wrn {
 
 Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
-  check_f32("conv2d", x, 4);
+  check_image("conv2d", tape, x, 4);
   check_f32("conv2d", w, 4);
   WRN_CHECK(w.dim(3) == x.dim(3) && w.dim(1) == w.dim(2) && (w.dim(1) == 1 || w.dim(1) == 3),
             "conv2d: filters {} {} for images {}", w.name(), to_string(w.shape()),
@@ -19,14 +19,17 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
                         extent(w.dim(1)),
                         stride};
   const std::string layer = layer_of(w);
-  const Tensor y = tape.make(layer, {shape.n, shape.p(), shape.q(), shape.k});
+  const Tensor filters = x.dtype() == DType::kBF16 ? w.bf16_copy() : w;
+  WRN_CHECK(filters, "conv2d: {} has no bf16 copy", w.name());
+  const Tensor y = tape.make(layer, {shape.n, shape.p(), shape.q(), shape.k}, x.dtype());
   tape.step({.name = layer + " fprop",
-             .reads = {x, w},
+             .reads = {x, filters},
              .writes = {y},
              .workspace = WRN_ON(tape.context(), conv_fprop_workspace(shape, tape.context())),
              .run = [=](Context& context) {
-               WRN_ON(context, conv_fprop(x.data<float>(), w.data<float>(), y.data<float>(), shape,
-                                          context));
+               WRN_ON_REAL(x, context,
+                           conv_fprop(x.data<Real>(), filters.data<Real>(), y.data<Real>(), shape,
+                                      context));
              }});
 
   tape.on_backward([=, &tape] {
@@ -39,20 +42,22 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
                  .writes = {dw},
                  .workspace = WRN_ON(tape.context(), conv_wgrad_workspace(shape, tape.context())),
                  .run = [=](Context& context) {
-                   WRN_ON(context, conv_wgrad(x.data<float>(), dy.data<float>(), dw.data<float>(),
-                                              shape, context));
+                   WRN_ON_REAL(x, context,
+                               conv_wgrad(x.data<Real>(), dy.data<Real>(), dw.data<float>(), shape,
+                                          context));
                  }});
       tape.add_gradient(w, dw);
     }
     if (tape.needs_gradient(x)) {
       const Tensor dx = tape.make_gradient(x);
       tape.step({.name = layer + " dgrad",
-                 .reads = {dy, w},
+                 .reads = {dy, filters},
                  .writes = {dx},
                  .workspace = WRN_ON(tape.context(), conv_dgrad_workspace(shape, tape.context())),
                  .run = [=](Context& context) {
-                   WRN_ON(context, conv_dgrad(dy.data<float>(), w.data<float>(), dx.data<float>(),
-                                              shape, context));
+                   WRN_ON_REAL(x, context,
+                               conv_dgrad(dy.data<Real>(), filters.data<Real>(), dx.data<Real>(),
+                                          shape, context));
                  }});
       tape.add_gradient(x, dx);
     }

@@ -4,15 +4,16 @@
 namespace wrn {
 
 Tensor relu(Tape& tape, const Tensor& x) {
-  WRN_CHECK(x && x.dtype() == DType::kF32, "relu takes an f32 tensor");
+  check_image("relu", tape, x);
   const std::string name = x.name() + " relu";
-  const Tensor y = tape.make(name, x.shape());
+  const Tensor y = tape.make(name, x.shape(), x.dtype());
   tape.step({.name = name + " forward",
              .reads = {x},
              .writes = {y},
              .in_place = {{y, x}},
              .run = [=](Context& context) {
-               WRN_ON(context, relu_forward(x.data<float>(), y.data<float>(), x.size(), context));
+               WRN_ON_REAL(x, context,
+                           relu_forward(x.data<Real>(), y.data<Real>(), x.size(), context));
              }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
@@ -23,8 +24,9 @@ Tensor relu(Tape& tape, const Tensor& x) {
                .writes = {dx},
                .in_place = {{dx, dy}},
                .run = [=](Context& context) {
-                 WRN_ON(context, relu_backward(y.data<float>(), dy.data<float>(), dx.data<float>(),
-                                               y.size(), context));
+                 WRN_ON_REAL(y, context,
+                             relu_backward(y.data<Real>(), dy.data<Real>(), dx.data<Real>(),
+                                           y.size(), context));
                }});
     tape.add_gradient(x, dx);
   });
@@ -32,17 +34,18 @@ Tensor relu(Tape& tape, const Tensor& x) {
 }
 
 Tensor add(Tape& tape, const Tensor& a, const Tensor& b) {
-  WRN_CHECK(a && a.dtype() == DType::kF32, "add takes f32 tensors");
+  check_image("add", tape, a);
+  check_image("add", tape, b);
   check_shape("add", b, a.shape());
   const std::string name = a.name() + " sum";
-  const Tensor y = tape.make(name, a.shape());
+  const Tensor y = tape.make(name, a.shape(), a.dtype());
   tape.step({.name = name + " forward",
              .reads = {a, b},
              .writes = {y},
              .in_place = {{y, a}, {y, b}},
              .run = [=](Context& context) {
-               WRN_ON(context,
-                      add(a.data<float>(), b.data<float>(), y.data<float>(), y.size(), context));
+               WRN_ON_REAL(y, context,
+                           add(a.data<Real>(), b.data<Real>(), y.data<Real>(), y.size(), context));
              }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
@@ -56,7 +59,7 @@ Tensor add(Tape& tape, const Tensor& a, const Tensor& b) {
 }
 
 Tensor dropout(Tape& tape, const Tensor& x, float p, int layer) {
-  WRN_CHECK(x && x.dtype() == DType::kF32 && !x.shape().empty(), "dropout takes an f32 tensor");
+  check_image("dropout", tape, x);
   WRN_CHECK(p >= 0 && p < 1, "dropout with p = {}", p);
   if (!tape.training() || p == 0) return x;
   const std::string name = x.name() + " dropout";
@@ -69,11 +72,12 @@ Tensor dropout(Tape& tape, const Tensor& x, float p, int layer) {
                .writes = {to},
                .in_place = {{to, from}},
                .run = [=](Context& context) {
-                 WRN_ON(context, dropout(from.data<float>(), to.data<float>(), rows, row_size, p,
-                                         layer, state.data<StepState>(), context));
+                 WRN_ON_REAL(from, context,
+                             dropout(from.data<Real>(), to.data<Real>(), rows, row_size, p, layer,
+                                     state.data<StepState>(), context));
                }});
   };
-  const Tensor y = tape.make(name, x.shape());
+  const Tensor y = tape.make(name, x.shape(), x.dtype());
   record(name + " forward", x, y);
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);

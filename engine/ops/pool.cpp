@@ -4,8 +4,8 @@
 namespace wrn {
 namespace {
 
-PoolShape shape_of(const char* op, const Tensor& x, int side) {
-  check_f32(op, x, 4);
+PoolShape shape_of(const char* op, const Tape& tape, const Tensor& x, int side) {
+  check_image(op, tape, x, 4);
   WRN_CHECK(side > 0 && x.dim(1) % side == 0 && x.dim(2) % side == 0,
             "{}: windows of {} in images {}", op, side, to_string(x.shape()));
   return {static_cast<int>(x.dim(0)), static_cast<int>(x.dim(1)), static_cast<int>(x.dim(2)),
@@ -17,7 +17,7 @@ Shape pooled(const PoolShape& s) { return {s.n, s.h / s.side, s.w / s.side, s.c}
 }  // namespace
 
 Tensor average_pool(Tape& tape, const Tensor& x, int side) {
-  const PoolShape shape = shape_of("average_pool", x, side);
+  const PoolShape shape = shape_of("average_pool", tape, x, side);
   const std::string name = x.name() + " average pool";
   const Tensor y = tape.make(name, pooled(shape));
   tape.step(
@@ -26,7 +26,8 @@ Tensor average_pool(Tape& tape, const Tensor& x, int side) {
        .writes = {y},
        .workspace = WRN_ON(tape.context(), average_pool_forward_workspace(shape, tape.context())),
        .run = [=](Context& context) {
-         WRN_ON(context, average_pool_forward(x.data<float>(), y.data<float>(), shape, context));
+         WRN_ON_REAL(x, context,
+                     average_pool_forward(x.data<Real>(), y.data<float>(), shape, context));
        }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
@@ -38,8 +39,9 @@ Tensor average_pool(Tape& tape, const Tensor& x, int side) {
                .workspace =
                    WRN_ON(tape.context(), average_pool_backward_workspace(shape, tape.context())),
                .run = [=](Context& context) {
-                 WRN_ON(context,
-                        average_pool_backward(dy.data<float>(), dx.data<float>(), shape, context));
+                 WRN_ON_REAL(
+                     dx, context,
+                     average_pool_backward(dy.data<float>(), dx.data<Real>(), shape, context));
                }});
     tape.add_gradient(x, dx);
   });
@@ -47,9 +49,9 @@ Tensor average_pool(Tape& tape, const Tensor& x, int side) {
 }
 
 Tensor max_pool(Tape& tape, const Tensor& x, int side) {
-  const PoolShape shape = shape_of("max_pool", x, side);
+  const PoolShape shape = shape_of("max_pool", tape, x, side);
   const std::string name = x.name() + " max pool";
-  const Tensor y = tape.make(name, pooled(shape));
+  const Tensor y = tape.make(name, pooled(shape), x.dtype());
   const auto bytes = static_cast<std::int64_t>(
       WRN_ON(tape.context(), max_pool_argmax_bytes(shape, tape.context())));
   const Tensor argmax = tape.make(name + " argmax", {bytes}, DType::kU8);
@@ -58,8 +60,9 @@ Tensor max_pool(Tape& tape, const Tensor& x, int side) {
              .writes = {y, argmax},
              .workspace = WRN_ON(tape.context(), max_pool_forward_workspace(shape, tape.context())),
              .run = [=](Context& context) {
-               WRN_ON(context, max_pool_forward(x.data<float>(), y.data<float>(),
-                                                argmax.data<std::uint8_t>(), shape, context));
+               WRN_ON_REAL(x, context,
+                           max_pool_forward(x.data<Real>(), y.data<Real>(),
+                                            argmax.data<std::uint8_t>(), shape, context));
              }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
@@ -71,8 +74,9 @@ Tensor max_pool(Tape& tape, const Tensor& x, int side) {
          .writes = {dx},
          .workspace = WRN_ON(tape.context(), max_pool_backward_workspace(shape, tape.context())),
          .run = [=](Context& context) {
-           WRN_ON(context, max_pool_backward(dy.data<float>(), argmax.data<std::uint8_t>(),
-                                             dx.data<float>(), shape, context));
+           WRN_ON_REAL(dy, context,
+                       max_pool_backward(dy.data<Real>(), argmax.data<std::uint8_t>(),
+                                         dx.data<Real>(), shape, context));
          }});
     tape.add_gradient(x, dx);
   });

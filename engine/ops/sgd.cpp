@@ -1,22 +1,22 @@
 #include "engine/ops.h"
-#include "engine/ops/checks.h"
 
 namespace wrn {
 
-void sgd(Tape& tape, const Tensor& weights, const Tensor& gradients, const Tensor& momentum,
-         bool nesterov) {
-  check_f32("sgd", weights, 1);
-  check_shape("sgd", gradients, weights.shape());
-  check_shape("sgd", momentum, weights.shape());
+void sgd(Tape& tape, const Parameters& parameters, bool nesterov) {
+  const Tensor weights = parameters.values(), gradients = parameters.gradients(),
+               momenta = parameters.momenta(), copies = parameters.bf16_copies();
   const Tensor state = tape.state().step, metrics = tape.state().metrics;
-  tape.step({.name = "sgd",
-             .reads = {weights, gradients, momentum, state, metrics},
-             .writes = {weights, momentum},
-             .run = [=](Context& context) {
-               WRN_ON(context, sgd_step(weights.data<float>(), gradients.data<float>(),
-                                        momentum.data<float>(), weights.size(), nesterov,
-                                        state.data<StepState>(), metrics.data<Metrics>(), context));
-             }});
+  Step step{.name = "sgd",
+            .reads = {weights, gradients, momenta, state, metrics},
+            .writes = {weights, momenta},
+            .run = [=](Context& context) {
+              WRN_ON(context,
+                     sgd_step(weights.data<float>(), gradients.data<float>(), momenta.data<float>(),
+                              copies ? copies.data<bf16>() : nullptr, weights.size(), nesterov,
+                              state.data<StepState>(), metrics.data<Metrics>(), context));
+            }};
+  if (copies) step.writes.push_back(copies);
+  tape.step(std::move(step));
 }
 
 }  // namespace wrn

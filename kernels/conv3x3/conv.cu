@@ -1,27 +1,57 @@
-// The convolutions of the program: the version of the ladder that it uses.
+// The convolutions of the program: which version of the ladder computes what.
+//
+//   fp32   v3, register tiles
+//   tf32   v4, tensor cores, of fp32 images
+//   bf16   v4, tensor cores, of bf16 images
 #include "kernels/conv3x3/ladder.h"
 
 namespace wrn::cuda {
+namespace {
 
+/// Whether the tensor cores multiply fp32 images, rounded to tf32.
+bool in_tf32(const Context& context) { return context.precision() == Precision::kTf32; }
+
+}  // namespace
+
+template <>
 void conv_fprop(const float* x, const float* w, float* y, const ConvShape& shape,
                 Context& context) {
-  v3::fprop(x, w, y, shape, context);
+  in_tf32(context) ? v4::fprop(x, w, y, shape, context) : v3::fprop(x, w, y, shape, context);
 }
 
+template <>
+void conv_fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& shape, Context& context) {
+  v4::fprop(x, w, y, shape, context);
+}
+
+template <>
 void conv_dgrad(const float* dy, const float* w, float* dx, const ConvShape& shape,
                 Context& context) {
-  v3::dgrad(dy, w, dx, shape, context);
+  in_tf32(context) ? v4::dgrad(dy, w, dx, shape, context) : v3::dgrad(dy, w, dx, shape, context);
 }
 
+template <>
+void conv_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& shape, Context& context) {
+  v4::dgrad(dy, w, dx, shape, context);
+}
+
+template <>
 void conv_wgrad(const float* x, const float* dy, float* dw, const ConvShape& shape,
                 Context& context) {
-  v3::wgrad(x, dy, dw, shape, context);
+  in_tf32(context) ? v4::wgrad(x, dy, dw, shape, context) : v3::wgrad(x, dy, dw, shape, context);
+}
+
+template <>
+void conv_wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& shape,
+                Context& context) {
+  v4::wgrad(x, dy, dw, shape, context);
 }
 
 std::size_t conv_fprop_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_dgrad_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_wgrad_workspace(const ConvShape& shape, Context& context) {
-  return v3::wgrad_workspace(shape, context);
+  return context.precision() == Precision::kFp32 ? v3::wgrad_workspace(shape, context)
+                                                 : v4::wgrad_workspace(shape, context);
 }
 
 }  // namespace wrn::cuda

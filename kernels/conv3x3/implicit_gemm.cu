@@ -19,7 +19,17 @@ void check_shape(const ConvShape& s) {
             s.n, s.h, s.w, s.c, s.k);
 }
 
-Window input_window(const float* x, const ConvShape& s) {
+namespace {
+
+template <typename T>
+bool vectorisable(const ConvShape& s, const T* x, const T* w, const void* y) {
+  constexpr int kGroup = 16 / sizeof(T);
+  return s.c % kGroup == 0 && s.k % kGroup == 0 && aligned16(x) && aligned16(w) && aligned16(y);
+}
+
+/// The window of a forward convolution over x.
+template <typename T>
+Window<T> input_window(const T* x, const ConvShape& s) {
   check_shape(s);
   return {x,
           s.h,
@@ -36,7 +46,19 @@ Window input_window(const float* x, const ConvShape& s) {
           s.r};
 }
 
-Fprop::Fprop(const float* x, const float* w, float* y_, const ConvShape& s)
+/// Over dy, from a grid of the pixels of one phase of dx; part() fills in the rest.
+template <typename T>
+Window<T> output_window(const T* dy, const ConvShape& s) {
+  check_shape(s);
+  const int h = static_cast<int>(divide_up(s.h, s.stride));
+  const int w = static_cast<int>(divide_up(s.w, s.stride));
+  return {dy, s.p(), s.q(), Divisor(s.k), s.n * h * w, Divisor(h), Divisor(w), 1, -1, 0, 0, 0, 0};
+}
+
+}  // namespace
+
+template <typename T>
+Fprop<T>::Fprop(const T* x, const T* w, T* y_, const ConvShape& s)
     : a{input_window(x, s)},
       b{w, s.k, s.r * s.r * s.c},
       y(y_),
@@ -47,17 +69,8 @@ Fprop::Fprop(const float* x, const float* w, float* y_, const ConvShape& s)
       parts(1),
       vector(vectorisable(s, x, w, y)) {}
 
-namespace {
-/// Over dy, from a grid of the pixels of one phase of dx; part() fills in the rest.
-Window output_window(const float* dy, const ConvShape& s) {
-  check_shape(s);
-  const int h = static_cast<int>(divide_up(s.h, s.stride));
-  const int w = static_cast<int>(divide_up(s.w, s.stride));
-  return {dy, s.p(), s.q(), Divisor(s.k), s.n * h * w, Divisor(h), Divisor(w), 1, -1, 0, 0, 0, 0};
-}
-}  // namespace
-
-Dgrad::Dgrad(const float* dy, const float* w_, float* dx_, const ConvShape& s)
+template <typename T>
+Dgrad<T>::Dgrad(const T* dy, const T* w_, T* dx_, const ConvShape& s)
     : a{output_window(dy, s)},
       b{w_, Divisor(s.k), s.c, s.r, s.stride, 0, 0, 0, 0},
       dx(dx_),
@@ -74,7 +87,8 @@ Dgrad::Dgrad(const float* dy, const float* w_, float* dx_, const ConvShape& s)
       parts(s.stride * s.stride),
       vector(vectorisable(s, dy, w_, dx)) {}
 
-Wgrad::Wgrad(const float* x, const float* dy, float* partial_, const ConvShape& s, int parts_)
+template <typename T>
+Wgrad<T>::Wgrad(const T* x, const T* dy, float* partial_, const ConvShape& s, int parts_)
     : a{input_window(x, s)},
       b{dy, s.k, a.pixels},
       partial(partial_),
@@ -123,11 +137,21 @@ __global__ void sum_parts_kernel(const float* partial, float* dw, int rows, Divi
 
 }  // namespace
 
-void sum_parts(const Wgrad& view, float* dw, Context& context) {
+template <typename T>
+void sum_parts(const Wgrad<T>& view, float* dw, Context& context) {
   constexpr unsigned kThreads = 256;
   const auto blocks = static_cast<unsigned>(divide_up(view.rows * view.columns, kThreads));
   launch(WRN_KERNEL(sum_parts_kernel), blocks, kThreads, 0, context, view.partial, dw, view.rows,
          Divisor(view.columns), view.parts);
 }
+
+template struct Fprop<float>;
+template struct Fprop<bf16>;
+template struct Dgrad<float>;
+template struct Dgrad<bf16>;
+template struct Wgrad<float>;
+template struct Wgrad<bf16>;
+template void sum_parts(const Wgrad<float>&, float*, Context&);
+template void sum_parts(const Wgrad<bf16>&, float*, Context&);
 
 }  // namespace wrn::cuda

@@ -16,6 +16,7 @@
 // for the image's border needs both.
 #pragma once
 
+#include "kernels/bf16.h"
 #include "kernels/conv3x3/divisor.h"
 #include "kernels/device.cuh"
 
@@ -30,22 +31,27 @@ struct Place {
 __device__ inline Place nowhere() { return {0, -(1 << 29), 0}; }
 
 /// Where the element lies in a tensor of h x w images, or null where it is a zero of the padding.
-__device__ inline const float* address(const float* tensor, int h, int w, const Place& a,
-                                       const Place& b) {
+template <typename T>
+__device__ const T* address(const T* tensor, int h, int w, const Place& a, const Place& b) {
   const bool inside = static_cast<unsigned>(a.h + b.h) < static_cast<unsigned>(h) &&
                       static_cast<unsigned>(a.w + b.w) < static_cast<unsigned>(w);
   return inside ? tensor + (a.offset + b.offset) : nullptr;
 }
-__device__ inline float value(const float* element) { return element ? *element : 0; }
+template <typename T>
+__device__ T value(const T* element) {
+  return element ? *element : T{};
+}
 
-// An operand, A or B: along() places m or n, depth() places kk, at() puts the two together.
-// kDepthContiguous: neighbours in memory are neighbours in kk, else in m or n.
+// An operand, A or B: along() places m or n, depth() places kk, at() puts the two together; `data`
+// is where its tensor begins. kDepthContiguous: neighbours in memory are neighbours in kk, else in
+// m or n.
 
 /// A dense matrix.
-template <bool kDepthContiguous_>
+template <typename T, bool kDepthContiguous_>
 struct Matrix {
+  using Element = T;
   static constexpr bool kDepthContiguous = kDepthContiguous_;
-  const float* data;
+  const T* data;
   int extent, depth_extent;
 
   __device__ Place along(int i) const {
@@ -56,9 +62,7 @@ struct Matrix {
     if (kk >= depth_extent) return nowhere();
     return {kDepthContiguous ? kk : std::int64_t{kk} * extent, 0, 0};
   }
-  __device__ const float* at(const Place& a, const Place& b) const {
-    return address(data, 1, 1, a, b);
-  }
+  __device__ const T* at(const Place& a, const Place& b) const { return address(data, 1, 1, a, b); }
 };
 
 /// Which tap is number t of a window of `columns` <= 3 columns and at most 3 rows.
@@ -70,8 +74,10 @@ __device__ inline int2 tap_row_column(int t, int columns) {
 /// The patches of images [.,h,w,c] under a window that visits a grid of pixels:
 ///   pixel (i, j) and tap (r, s) meet at row     i step + first_h + direction r,
 ///                                       column  j step + first_w + direction s.
+template <typename T>
 struct Window {
-  const float* images;
+  using Element = T;
+  const T* data;
   int h, w;
   Divisor c;
   int pixels;  // of the grid, in all images
@@ -94,29 +100,31 @@ struct Window {
     const int row = direction * r, column = direction * s;
     return {(row * w + column) * c.value() + channel, row, column};
   }
-  __device__ const float* at(const Place& a, const Place& b) const {
-    return address(images, h, w, a, b);
-  }
+  __device__ const T* at(const Place& a, const Place& b) const { return address(data, h, w, a, b); }
 };
 
 /// A[pixel, tap], for fprop and dgrad.
-struct PatchRows : Window {
+template <typename T>
+struct PatchRows : Window<T> {
   static constexpr bool kDepthContiguous = true;
-  __device__ Place along(int m) const { return pixel(m); }
-  __device__ Place depth(int kk) const { return tap(kk); }
+  __device__ Place along(int m) const { return this->pixel(m); }
+  __device__ Place depth(int kk) const { return this->tap(kk); }
 };
 
 /// A[tap, pixel], its transpose, for wgrad.
-struct PatchColumns : Window {
+template <typename T>
+struct PatchColumns : Window<T> {
   static constexpr bool kDepthContiguous = false;
-  __device__ Place along(int m) const { return tap(m); }
-  __device__ Place depth(int kk) const { return pixel(kk); }
+  __device__ Place along(int m) const { return this->tap(m); }
+  __device__ Place depth(int kk) const { return this->pixel(kk); }
 };
 
 /// dgrad's B[(i,j,k), c] = w[k, first_r + stride i, first_s + stride j, c].
+template <typename T>
 struct FilterTaps {
+  using Element = T;
   static constexpr bool kDepthContiguous = false;
-  const float* w;
+  const T* data;
   Divisor k;
   int c, r, stride;
   int first_r, first_s, taps_h, taps_w;
@@ -129,50 +137,46 @@ struct FilterTaps {
     const int tap = (first_r + stride * i) * r + first_s + stride * j;
     return {std::int64_t{filter * r * r + tap} * c, 0, 0};
   }
-  __device__ const float* at(const Place& a, const Place& b) const {
-    return address(w, 1, 1, a, b);
-  }
+  __device__ const T* at(const Place& a, const Place& b) const { return address(data, 1, 1, a, b); }
 };
 
 // A view: operands a and b, the extents of the product, and row(m), where row m of D begins, or
 // null where there is none. It comes in `parts`, independent products, one for each blockIdx.z: a
-// kernel takes its own by part(). `vector`: groups of four along the contiguous axes of A, B and D
-// are aligned for 16-byte accesses, as all channel counts are multiples of 4 and so are addresses.
+// kernel takes its own by part(). `vector`: groups of 16 bytes along the contiguous axes of A, B
+// and D are aligned, as all channel counts are multiples of that and so are addresses. T is what
+// the tensors hold: float or, for tensor cores, bf16.
 
 /// Throws where `shape` is no convolution, or one that the views' arithmetic is too narrow for:
 /// pixels of all images, elements of one image and of all filters are counted in 31 bits.
 void check_shape(const ConvShape& shape);
-inline bool vectorisable(const ConvShape& s, const void* x, const void* w, const void* y) {
-  return s.c % 4 == 0 && s.k % 4 == 0 && aligned16(x) && aligned16(w) && aligned16(y);
-}
-/// The window of a forward convolution over x.
-Window input_window(const float* x, const ConvShape& shape);
 
+template <typename T>
 struct Fprop {
-  PatchRows a;
-  Matrix<true> b;
-  float* y;
+  PatchRows<T> a;
+  Matrix<T, true> b;
+  T* y;
   int rows, columns, depth_begin, depth_end, parts;
   bool vector;
 
-  Fprop(const float* x, const float* w, float* y, const ConvShape& shape);
+  Fprop(const T* x, const T* w, T* y, const ConvShape& shape);
   __device__ Fprop part(int) const { return *this; }
-  __device__ float* row(int m) const { return m < rows ? y + std::int64_t{m} * columns : nullptr; }
+  __device__ T* row(int m) const { return m < rows ? y + std::int64_t{m} * columns : nullptr; }
 };
 
 /// dx[n,h,w,c] is the sum of dy[n,p,q,k] w[k,r,s,c] where p stride + r - pad is h, and likewise w.
 /// With stride 2 a row h meets only every other r. So the pixels of dx are split by (h % stride,
 /// w % stride) into phases, each a dense product over the taps it meets: a part each.
+template <typename T>
 struct Dgrad {
-  PatchRows a;
-  FilterTaps b;
-  float* dx;
+  PatchRows<T> a;
+  FilterTaps<T> b;
+  T* dx;
   int h, w, stride, pad;
   int phase_h, phase_w;
   int rows, columns, depth_begin, depth_end, parts;
   bool vector;
 
-  Dgrad(const float* dy, const float* w, float* dx, const ConvShape& shape);
+  Dgrad(const T* dy, const T* w, T* dx, const ConvShape& shape);
 
   __device__ Dgrad part(int z) const {
     Dgrad d = *this;
@@ -190,7 +194,7 @@ struct Dgrad {
     return d;
   }
   /// With an odd height or width the later phases have a row or column less.
-  __device__ float* row(int m) const {
+  __device__ T* row(int m) const {
     if (m >= rows) return nullptr;
     const int line = a.grid_w.divide(m), n = a.grid_h.divide(line);
     const int i = (line - n * a.grid_h.value()) * stride + phase_h;
@@ -202,15 +206,16 @@ struct Dgrad {
 /// D is dw transposed, [(r,s,c), k]: narrow networks have few filters, and the kernels' tiles adapt
 /// to few columns. D is small and the depth long, all pixels, so it is split into parts that run
 /// side by side. `partial` is [parts,(r,s,c),k]; sum_parts() makes dw of it.
+template <typename T>
 struct Wgrad {
-  PatchColumns a;
-  Matrix<false> b;
+  PatchColumns<T> a;
+  Matrix<T, false> b;
   float* partial;
   int rows, columns, depth_begin, depth_end, parts;
   int depth_of_part;
   bool vector;
 
-  Wgrad(const float* x, const float* dy, float* partial, const ConvShape& shape, int parts);
+  Wgrad(const T* x, const T* dy, float* partial, const ConvShape& shape, int parts);
 
   __device__ Wgrad part(int z) const {
     Wgrad d = *this;
@@ -230,7 +235,19 @@ struct Wgrad {
 int wgrad_parts(const ConvShape&, int tile_rows, int tile_columns, int blocks_per_sm, Context&);
 std::size_t wgrad_partial_bytes(const ConvShape&, int parts);
 /// dw[k,(r,s,c)] = sum over the parts, in their order.
-void sum_parts(const Wgrad&, float* dw, Context&);
+template <typename T>
+void sum_parts(const Wgrad<T>&, float* dw, Context&);
+
+/// Calls f with the one of the Tiles, each of kColumns columns, that takes the least time for so
+/// many columns: each costs kCost.
+template <typename First, typename... Rest, typename F>
+auto with_cheapest(int columns, F f) {
+  const auto cost = [&](auto tile) { return divide_up(columns, tile.kColumns) * tile.kCost; };
+  if constexpr (sizeof...(Rest) > 0) {
+    if (((cost(First{}) > cost(Rest{})) || ...)) return with_cheapest<Rest...>(columns, f);
+  }
+  return f(First{});
+}
 
 /// The grid for tiles of D. Tiles of the same rows are neighbours: they gather the same pixels.
 template <typename View>

@@ -2,6 +2,7 @@
 // and benchmarks run every row of the table; conv.cu says which one the program uses.
 #pragma once
 
+#include "kernels/bf16.h"
 #include "kernels/kernels.h"
 
 namespace wrn::cuda {
@@ -34,21 +35,57 @@ void wgrad(const float* x, const float* dy, float* dw, const ConvShape&, Context
 std::size_t wgrad_workspace(const ConvShape&, Context&);
 }  // namespace v3
 
-using ConvLauncher = void(const float*, const float*, float*, const ConvShape&, Context&);
+namespace v4 {  // bf16; and float, multiplied as tf32
+void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
+void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, Context&);
+void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape&, Context&);
+void fprop(const float* x, const float* w, float* y, const ConvShape&, Context&);
+void dgrad(const float* dy, const float* w, float* dx, const ConvShape&, Context&);
+void wgrad(const float* x, const float* dy, float* dw, const ConvShape&, Context&);
+std::size_t wgrad_workspace(const ConvShape&, Context&);
+}  // namespace v4
+
+/// What a version rounds the inputs of its products to. With bf16 its tensors are of bf16, but dw.
+enum class ConvInputs { kFp32, kTf32, kBf16 };
+
+using ConvLauncher = void(const void*, const void*, void*, const ConvShape&, Context&);
 using ConvWorkspace = std::size_t(const ConvShape&, Context&);
 
 /// fprop and dgrad need no workspace in any version.
 struct ConvVersion {
   const char* name;
+  ConvInputs inputs;
   ConvLauncher *fprop, *dgrad, *wgrad;
   ConvWorkspace* wgrad_workspace;
 };
 
+template <typename In, typename Out>
+using TypedConvLauncher = void(const In*, const In*, Out*, const ConvShape&, Context&);
+template <typename In, typename Out, TypedConvLauncher<In, Out>* launcher>
+void untyped(const void* a, const void* b, void* out, const ConvShape& shape, Context& context) {
+  launcher(static_cast<const In*>(a), static_cast<const In*>(b), static_cast<Out*>(out), shape,
+           context);
+}
+template <typename T, TypedConvLauncher<T, T>* fprop, TypedConvLauncher<T, T>* dgrad,
+          TypedConvLauncher<T, float>* wgrad>
+constexpr ConvVersion conv_version(const char* name, ConvInputs inputs, ConvWorkspace* workspace) {
+  return {name,     inputs, untyped<T, T, fprop>, untyped<T, T, dgrad>, untyped<T, float, wgrad>,
+          workspace};
+}
+
 inline constexpr ConvVersion kConvLadder[] = {
-    {"v0 direct", v0::fprop, v0::dgrad, v0::wgrad, v0::wgrad_workspace},
-    {"v1 implicit GEMM", v1::fprop, v1::dgrad, v1::wgrad, v1::wgrad_workspace},
-    {"v2 shared tile", v2::fprop, v2::dgrad, v2::wgrad, v2::wgrad_workspace},
-    {"v3 register tile", v3::fprop, v3::dgrad, v3::wgrad, v3::wgrad_workspace},
+    conv_version<float, v0::fprop, v0::dgrad, v0::wgrad>("v0 direct", ConvInputs::kFp32,
+                                                         v0::wgrad_workspace),
+    conv_version<float, v1::fprop, v1::dgrad, v1::wgrad>("v1 implicit GEMM", ConvInputs::kFp32,
+                                                         v1::wgrad_workspace),
+    conv_version<float, v2::fprop, v2::dgrad, v2::wgrad>("v2 shared tile", ConvInputs::kFp32,
+                                                         v2::wgrad_workspace),
+    conv_version<float, v3::fprop, v3::dgrad, v3::wgrad>("v3 register tile", ConvInputs::kFp32,
+                                                         v3::wgrad_workspace),
+    conv_version<float, v4::fprop, v4::dgrad, v4::wgrad>("v4 tensor cores, tf32", ConvInputs::kTf32,
+                                                         v4::wgrad_workspace),
+    conv_version<bf16, v4::fprop, v4::dgrad, v4::wgrad>("v4 tensor cores, bf16", ConvInputs::kBf16,
+                                                        v4::wgrad_workspace),
 };
 
 }  // namespace wrn::cuda

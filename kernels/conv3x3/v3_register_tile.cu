@@ -209,16 +209,9 @@ void run_tile(const View& view, Context& context) {
   }
 }
 
-/// Calls f with the Tile that takes the least time for so many columns.
 template <typename F>
 auto with_tile(int columns, F f) {
-  const auto cost = [&](auto tile) { return divide_up(columns, tile.kColumns) * tile.kCost; };
-  const std::int64_t least =
-      std::min({cost(Tile<128>{}), cost(Tile<64>{}), cost(Tile<32>{}), cost(Tile<16>{})});
-  if (cost(Tile<128>{}) == least) return f(Tile<128>{});
-  if (cost(Tile<64>{}) == least) return f(Tile<64>{});
-  if (cost(Tile<32>{}) == least) return f(Tile<32>{});
-  return f(Tile<16>{});
+  return with_cheapest<Tile<128>, Tile<64>, Tile<32>, Tile<16>>(columns, f);
 }
 
 template <typename View>

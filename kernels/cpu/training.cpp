@@ -41,8 +41,9 @@ void softmax_cross_entropy(const float* logits, const std::int32_t* labels, floa
   metrics->not_finite += std::isfinite(loss_sum) ? 0 : 1;
 }
 
-void sgd_step(float* w, const float* gradient, float* m, std::int64_t size, bool nesterov,
-              const StepState* state, const Metrics* metrics, Context&) {
+void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
+              bool nesterov, const StepState* state, const Metrics* metrics, Context&) {
+  WRN_CHECK(copy == nullptr, "a bf16 copy of the weights on the CPU");
   if (metrics->not_finite > 0) return;
   const StepState s = *state;
 #pragma omp parallel for simd

@@ -7,12 +7,13 @@
 # left in the working directory; the corpus in the source is not changed.
 # Exit status: 0 nothing found, 1 something found or not built, 77 no clang++ with libFuzzer.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "$0")/../.."
 
 seconds=${1:-60}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(fuzz_cifar fuzz_mat fuzz_safetensors)
+[ ${#targets[@]} -gt 0 ] || targets=(fuzz_cifar fuzz_mat fuzz_metrics fuzz_safetensors)
 clang=${CLANGXX:-clang++}
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
@@ -22,11 +23,14 @@ echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return
 
 # The readers alone: no OpenMP, no oneDNN.
 sources=(data/cifar.cpp data/files.cpp data/mat.cpp data/svhn.cpp
-         engine/atomic_file.cpp engine/safetensors.cpp)
+         apps/table_runs.cpp engine/atomic_file.cpp engine/safetensors.cpp)
+flags=(-std=c++20 -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -I"$PWD")
+(cd "$temp" && "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link -c "${sources[@]/#/$OLDPWD/}")
 for target in "${targets[@]}"; do
-  "$clang" -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -I. \
-    "tests/fuzz/$target.cpp" "${sources[@]}" -lfmt -lz -o "$temp/$target"
+  "$clang" "${flags[@]}" -fsanitize=fuzzer "tests/fuzz/$target.cpp" "$temp"/*.o -lfmt -lz -o "$temp/$target"
   mkdir "$temp/$target.new"
+  echo "$target:"
   "$temp/$target" -max_total_time="$seconds" -max_len=16384 -rss_limit_mb=2048 -timeout=10 \
-    -verbosity=0 -print_final_stats=1 "$temp/$target.new" "tests/fuzz/corpus/$target" 2>&1 | tail -n 40
+    -artifact_prefix="$here/" -verbosity=0 -print_final_stats=1 "$temp/$target.new" "tests/fuzz/corpus/$target" 2>&1 |
+    sed '/ Recommended dictionary/,/ End of recommended/d' | tail -n 40
 done

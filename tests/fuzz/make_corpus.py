@@ -24,6 +24,12 @@ for name in ("test_32x32", "plain", "x_is_text", "x_is_complex", "y_has_halves")
     save("fuzz_mat", name, content)
 
 
+lines = [{"epoch": n, "lr": 0.1, "test_error": 60 / n, "seconds": n / 4} for n in (1, 2, 3)]
+save("fuzz_metrics", "metrics", b"\0" + b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+save("fuzz_metrics", "config", b"\1" + json.dumps(
+    {"training": {"epochs": 3}, "device_name": "cpu"}, indent=2).encode())
+
+
 def safetensors(header, data):
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data

@@ -18,17 +18,19 @@
 #include <source_location>
 #include <type_traits>
 
+#include "simt/async.h"
+
 namespace wrn::cuda::simt {
 
 /// What a thread knows of itself.
 struct ThreadContext {
   uint3 thread, block;
   dim3 block_dim, grid_dim;
-  int lane;  // in its warp
+  int lane;       // in its warp
+  Groups copies;  // by cp.async
 };
 extern ThreadContext* current;  // the thread that runs now
 
-using Where = std::source_location;
 /// Computes a warp's operation from the lanes' operands; null where a lane is not in the mask.
 using Combine = void (*)(void* const (&operands)[32]);
 

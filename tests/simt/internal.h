@@ -6,6 +6,8 @@
 #include <functional>
 #include <string>
 
+#include "simt/simt.h"
+
 namespace wrn::cuda::simt {
 
 struct Launch {
@@ -22,6 +24,7 @@ void run_kernel(const Launch& launch);
 cudaError_t enqueue(cudaStream_t stream, std::function<void()> work);
 
 unsigned char poison();
+Progress progress();
 
 /// One line on stderr, and abort().
 [[noreturn]] void fatal(const std::string& message);

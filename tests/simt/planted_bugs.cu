@@ -1,54 +1,13 @@
 // Kernels and host code with one bug each, and some with none: planted_bugs NAME runs one of them.
 // test_planted_bugs.py runs them all and asserts that each bug is found and named.
-#include <cstdio>
 #include <cstring>
-#include <memory>
-#include <vector>
 
-#include "simt/device.h"
-#include "simt/simt.h"
+#include "simt/planted_bugs.h"
 
 namespace {
 
 using namespace wrn::cuda;
-
-void check(cudaError_t code, const char* call) {
-  if (code == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", call, cudaGetErrorName(code));
-  std::exit(2);
-}
-#define CHECK(call) check(call, #call)
-
-template <typename... P>
-void start(const char* name, void (*kernel)(P...), unsigned grid, unsigned block,
-           std::size_t shared, std::type_identity_t<P>... args) {
-  check(simt::launch(name, grid, block, shared, nullptr, [=] { kernel(args...); }), name);
-}
-#define START(kernel, ...) start(#kernel, kernel, __VA_ARGS__)
-
-struct Deleter {
-  void operator()(float* p) const { CHECK(cudaFree(p)); }
-};
-using Device = std::unique_ptr<float, Deleter>;
-
-Device allocate(int n) {
-  void* p = nullptr;
-  CHECK(cudaMalloc(&p, static_cast<std::size_t>(n) * sizeof(float)));
-  return Device(static_cast<float*>(p));
-}
-/// Device memory with 0, 1, 2, ...
-Device counting(int n) {
-  Device x = allocate(n);
-  std::vector<float> values(static_cast<std::size_t>(n));
-  for (int i = 0; i < n; ++i) values[i] = static_cast<float>(i);
-  CHECK(cudaMemcpy(x.get(), values.data(), values.size() * sizeof(float), cudaMemcpyDefault));
-  return x;
-}
-std::vector<float> to_host(const Device& x, int n) {
-  std::vector<float> values(static_cast<std::size_t>(n));
-  CHECK(cudaMemcpy(values.data(), x.get(), values.size() * sizeof(float), cudaMemcpyDefault));
-  return values;
-}
+using namespace planted;
 
 constexpr int kThreads = 64;
 struct Line {
@@ -196,15 +155,11 @@ void missing_fence() {
 
 /// The same bits for no two orders of the blocks.
 void order_dependence() {
-  const std::string found = simt::check_deterministic([] {
-    const Device y = allocate(1);
+  check_deterministic(1, [] {
+    Device y = allocate(1);
     START(writes_of_all_blocks, 64, 1, 0, y.get());
-    std::vector<std::byte> bytes(sizeof(float));
-    CHECK(cudaMemcpy(bytes.data(), y.get(), bytes.size(), cudaMemcpyDefault));
-    return bytes;
+    return y;
   });
-  std::fprintf(stderr, "%s\n", found.c_str());
-  std::exit(found.empty() ? 0 : 1);
 }
 
 // --- Barriers and shuffles that not all reach
@@ -303,15 +258,11 @@ __global__ void reads_unwritten_shared(float* y) {
   y[threadIdx.x] = line.value[threadIdx.x];
 }
 void uninitialised_shared() {
-  const std::string found = simt::check_deterministic([] {
-    const Device y = allocate(kThreads);
+  check_deterministic(kThreads, [] {
+    Device y = allocate(kThreads);
     START(reads_unwritten_shared, 1, kThreads, sizeof(Line), y.get());
-    std::vector<std::byte> bytes(kThreads * sizeof(float));
-    CHECK(cudaMemcpy(bytes.data(), y.get(), bytes.size(), cudaMemcpyDefault));
-    return bytes;
+    return y;
   });
-  std::fprintf(stderr, "%s\n", found.c_str());
-  std::exit(found.empty() ? 0 : 1);
 }
 
 void use_after_free() {
@@ -370,45 +321,38 @@ void allocates_in_capture() {
   CHECK(cudaMalloc(reinterpret_cast<void**>(&stream), 1));
 }
 
-#define CASE(name) \
-  { #name, name }
-const struct {
-  const char* name;
-  void (*run)();
-} kCases[] = {
-    CASE(clean_reduction),
-    CASE(clean_transpose),
-    CASE(clean_last_block),
-    CASE(clean_graph),
-    CASE(missing_barrier),
-    CASE(missing_warp_barrier),
-    CASE(missing_fence),
-    CASE(race_between_blocks),
-    CASE(order_dependence),
-    CASE(barrier_after_exit),
-    CASE(divergent_barrier),
-    CASE(divergent_shuffle),
-    CASE(shuffle_outside_mask),
-    CASE(shared_read),
-    CASE(shared_write),
-    CASE(shared_too_small),
-    CASE(global_read),
-    CASE(global_write),
-    CASE(misaligned),
-    CASE(uninitialised_shared),
-    CASE(use_after_free),
-    CASE(double_free),
-    CASE(leak),
-    CASE(host_access),
-    CASE(missing_synchronisation),
-    CASE(pinned_reuse),
-    CASE(allocates_in_capture),
-};
+const Register registered{CASE(clean_reduction),
+                          CASE(clean_transpose),
+                          CASE(clean_last_block),
+                          CASE(clean_graph),
+                          CASE(missing_barrier),
+                          CASE(missing_warp_barrier),
+                          CASE(missing_fence),
+                          CASE(race_between_blocks),
+                          CASE(order_dependence),
+                          CASE(barrier_after_exit),
+                          CASE(divergent_barrier),
+                          CASE(divergent_shuffle),
+                          CASE(shuffle_outside_mask),
+                          CASE(shared_read),
+                          CASE(shared_write),
+                          CASE(shared_too_small),
+                          CASE(global_read),
+                          CASE(global_write),
+                          CASE(misaligned),
+                          CASE(uninitialised_shared),
+                          CASE(use_after_free),
+                          CASE(double_free),
+                          CASE(leak),
+                          CASE(host_access),
+                          CASE(missing_synchronisation),
+                          CASE(pinned_reuse),
+                          CASE(allocates_in_capture)};
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  for (const auto& [name, run] : kCases) {
+  for (const auto& [name, run] : planted::cases()) {
     if (argc == 2 && std::strcmp(argv[1], name) == 0) {
       run();
       return 0;

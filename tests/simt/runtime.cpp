@@ -123,6 +123,7 @@ bool in_bounds(const void* p, std::size_t bytes) {
 }
 
 unsigned char poison() { return state().poison; }
+Progress progress() { return state().progress; }
 void set_poison(unsigned char byte) { state().poison = byte; }
 void set_progress(Progress progress) { state().progress = progress; }
 
@@ -142,20 +143,30 @@ Outstanding outstanding() {
 
 std::string check_deterministic(const std::function<std::vector<std::byte>()>& run) {
   const unsigned char old_poison = poison();
-  const auto outputs = [&](std::uint64_t order, unsigned char byte) {
+  const Progress old_progress = progress();
+  const auto outputs = [&](std::uint64_t order, unsigned char byte, Progress when) {
     set_order_seed(order);
     set_poison(byte);
+    set_progress(when);
     std::vector<std::byte> bytes = run();
     set_poison(old_poison);
+    set_progress(old_progress);
     return bytes;
   };
-  const std::vector<std::byte> expected = outputs(1, kPoisons[0]);
+  const std::vector<std::byte> expected = outputs(1, kPoisons[0], old_progress);
   std::string cause;
   for (const unsigned char byte : {kPoisons[1], kPoisons[2]}) {
-    if (outputs(1, byte) != expected) cause = "uninitialised memory";
+    if (outputs(1, byte, old_progress) != expected) cause = "uninitialised memory";
   }
   for (std::uint64_t order = 2; cause.empty() && order <= 4; ++order) {
-    if (outputs(order, kPoisons[0]) != expected) cause = "the order of threads or blocks";
+    if (outputs(order, kPoisons[0], old_progress) != expected) {
+      cause = "the order of threads or blocks";
+    }
+  }
+  for (const Progress when : {Progress::kLatest, Progress::kAtOnce, Progress::kRandom}) {
+    if (cause.empty() && outputs(1, kPoisons[0], when) != expected) {
+      cause = "when asynchronous work is done";
+    }
   }
   if (cause.empty()) return "";
   std::string kernels;

@@ -166,6 +166,8 @@ struct Block {
   Group all;
   Worker* master = nullptr;  // allocates, forks, joins and frees: a fiber for ThreadSanitizer alone
   std::size_t exited = 0;
+  std::vector<Effect*> effects;             // to come
+  std::vector<Shadow> shadow;               // of shared memory
   char forked = 0, joined = 0, fenced = 0;  // objects of ThreadSanitizer's, as is a Meeting
 };
 
@@ -194,10 +196,13 @@ void switch_to_master() {
   finish_switch(worker.stack, &host_stack);
 }
 
+[[noreturn]] void fail_here(const std::string& message);
+
 void run_thread() {
   Block& block = *running->owner;
   acquire(&block.forked);
   block.launch.body();
+  if (running->copies.oldest()) fail_here("exits with copies under way, which nobody waited for");
   running->exited = true;
   ++block.exited;
   release(&block.joined);
@@ -319,6 +324,29 @@ void combine_vote(void* const (&operands)[32]) {
   }
 }
 
+// --- Effects -----------------------------------------------------------------------------------
+// Those to come. Not a vector: whoever runs adds to it, and ThreadSanitizer would see the vector's
+// memory grow in one fiber and be freed in another.
+constexpr std::size_t kMostEffects = std::size_t{1} << 20;
+Effect* effects[kMostEffects];
+std::size_t effect_count = 0;
+
+void run_effect(std::size_t i) {
+  Effect* effect = effects[i];
+  effects[i] = effects[--effect_count];
+  effects[i]->index = i;
+  effect->index = Effect::kHasRun;
+  effect->run();
+}
+
+/// Between two threads' turns: with Progress::kRandom now and then one of those to come, or all of
+/// them, one by one, when no thread can go on.
+void let_effects_happen(const Block& block) {
+  if (effect_count == 0) return;
+  const bool due = progress() == Progress::kRandom && order.below(4) == 0;
+  if (due || block.ready.empty()) run_effect(order.below(effect_count));
+}
+
 // --- Running a kernel
 // -------------------------------------------------------------------------------
 void start_threads(Block& block, const uint3& index) {
@@ -359,9 +387,12 @@ void run_block(const Launch& launch, const uint3& index, char* kernel_started,
     fatal("no memory for shared memory");
   }
   if (launch.shared > 0) std::memset(block->shared, poison(), launch.shared);
+  block->shadow.resize((launch.shared + 15) / 16);
   start_threads(*block, index);
 
-  while (!block->ready.empty()) {
+  while (!block->ready.empty() || effect_count > 0) {
+    let_effects_happen(*block);
+    if (block->ready.empty()) continue;
     std::swap(block->ready[order.below(block->ready.size())], block->ready.back());
     Thread* next = block->ready.back();
     block->ready.pop_back();
@@ -425,6 +456,31 @@ void fence(bool whole_device) {
   release(object);
   acquire(object);
 }
+
+void begin(Effect& effect) {
+  if (effect_count == kMostEffects) fail_here("has more under way than the emulation has room for");
+  effect.index = effect_count;
+  effects[effect_count++] = &effect;
+  const bool now =
+      progress() == Progress::kAtOnce || (progress() == Progress::kRandom && order.below(4) == 0);
+  if (now) run_effect(effect.index);
+}
+
+void finish(Effect& effect) {
+  if (effect.index != Effect::kHasRun) run_effect(effect.index);
+}
+
+Shadow* shadow_of(const void* p) {
+  Block& block = *running->owner;
+  const auto offset =
+      reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(block.shared);
+  return offset < block.launch.shared ? &block.shadow[offset / 16] : nullptr;
+}
+
+void fail_at(const char* what, const Where& where, const std::string& message) {
+  fail_here(describe(what, 0, where) + " " + message);
+}
+std::string describe(const char* what, const Where& where) { return describe(what, 0, where); }
 
 void* shared_memory(std::size_t bytes) {
   const Block& block = *running->owner;

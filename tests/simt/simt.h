@@ -2,8 +2,10 @@
 //
 // A run is a function of three things, each its own, so that a difference tells what it comes from:
 //   order     in which blocks and threads run, drawn from a seed
-//   poison    the byte that fresh device, pinned and shared memory holds: 0xFF (NaN), 0x7F
-//   (3.4e38), 0 progress  when queued work runs, between its call and the next synchronisation
+//   poison    the byte that fresh device, pinned and shared memory holds: 0xFF (NaN), 0x7F (3.4e38)
+//             or 0
+//   progress  when queued work runs, between its call and the next synchronisation; and when a
+//             kernel's asynchronous instructions take effect
 #pragma once
 
 #include <cstddef>
@@ -34,8 +36,9 @@ struct Outstanding {
 Outstanding outstanding();
 
 /// Calls `run`, which allocates, launches and returns its outputs' bytes, with several orders and
-/// poisons. "" where the outputs are the same bits, else one line that says what they depend on,
-/// "the order of threads or blocks" or "uninitialised memory", and names the kernels that ran.
+/// poisons and each progress. "" where the outputs are the same bits, else one line that says what
+/// they depend on, "the order of threads or blocks", "uninitialised memory" or "when asynchronous
+/// work is done", and names the kernels that ran.
 std::string check_deterministic(const std::function<std::vector<std::byte>()>& run);
 
 }  // namespace wrn::cuda::simt

@@ -30,7 +30,7 @@ class TestPlantedBugs(unittest.TestCase):
 
     def test_correct_kernels_pass(self):
         for build in PROGRAMS:
-            for case in "reduction", "transpose", "last_block", "graph":
+            for case in ("reduction", "transpose", "last_block", "graph", "copies", "products"):
                 for seed in 0, 4, 8:  # each poison, each progress
                     with self.subTest(build=build, case=case, seed=seed):
                         done = run(build, "clean_" + case, WRN_SIMT_SEED=str(seed))
@@ -40,7 +40,10 @@ class TestPlantedBugs(unittest.TestCase):
         for case, kernel in (("missing_barrier", "forgets_barrier"),
                              ("missing_warp_barrier", "shuffles_for_a_barrier"),
                              ("missing_fence", "forgets_fence"),
-                             ("race_between_blocks", "writes_of_all_blocks")):
+                             ("race_between_blocks", "writes_of_all_blocks"),
+                             ("missing_barrier_after_wait", "waits_without_barrier"),
+                             ("stage_reused", "fills_stage_too_soon"),
+                             ("missing_barrier_before_ldmatrix", "loads_without_barrier")):
             self.check("thread", case, "WARNING: ThreadSanitizer: data race", kernel)
 
     def test_out_of_bounds(self):
@@ -49,6 +52,10 @@ class TestPlantedBugs(unittest.TestCase):
             memory = case.split("_")[0]
             self.check("address", case, "heap-buffer-overflow", access + " of size 4",
                        f"{access.lower()}s_past_{memory}")
+
+    def test_copy_out_of_bounds(self):
+        self.check("address", "copy_source", "heap-buffer-overflow", "READ of size 16",
+                   "copies_past_the_end")
 
     def test_misaligned_vector(self):
         self.check("address", "misaligned", "misaligned address", "float4", "planted_bugs.cu")
@@ -77,6 +84,24 @@ class TestPlantedBugs(unittest.TestCase):
                        "shared_storage() of 256 bytes, launched with 252")
             self.check(build, "uninitialised_shared", "depend on uninitialised memory",
                        "reads_unwritten_shared")
+            self.check(build, "missing_wait", kernel("never_waits", 0),
+                       "exits with copies under way, which nobody waited for")
+            self.check(build, "wait_off_by_one", kernel("waits_for_too_few", 0), "ldmatrix at ",
+                       "planted_tensor_core.cu:",
+                       "reads what a cp.async writes, which its thread has not waited for")
+            self.check(build, "stage_overwritten", "depend on when asynchronous work is done",
+                       "overwrites_before_reading")
+            self.check(build, "copy_target", kernel("copies_past_shared", 0), "cp.async at ",
+                       "to an address outside of shared memory")
+            self.check(build, "copy_misaligned", kernel("copies_between", 0), "cp.async at ",
+                       "of 16 bytes to or from an address that is no multiple")
+            self.check(build, "ldmatrix_misaligned", kernel("loads_between", 0), "ldmatrix at ",
+                       "reads a row that is not 16-byte aligned")
+            self.check(build, "divergent_product", kernel("multiplies_in_branch", 0),
+                       "each of threads 0-15 waits at mma of bf16 of the lanes 0xffffffff at ",
+                       "each of threads 16-31 has exited")
+            self.check(build, "unrounded_operand", kernel("multiplies_unrounded", 0),
+                       "mma of tf32 at ", "drops bits of an operand that was not rounded")
             self.check(build, "double_free", "simt: cudaFree(0x", "already freed")
             self.check(build, "leak", "simt: leak: 1 device allocations, 1024 bytes")
             # Work runs late with these seeds, so it shows that nobody waited.

@@ -1,5 +1,6 @@
 """The paper's experiments by name: recipes, SVHN, and whitened images."""
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -192,6 +193,24 @@ class TestWhitening(harness.SystemTest):
         self.assertEqual(result.status, 0, result)
         self.assertRegex(result.err, rf"\Awrn_train: warning: [^\n]*{self.cache}: [^\n]*anew\n\Z")
         self.assert_same_run(self.out, self.whole)
+
+    def test_checkpoint_with_a_smaller_whitening(self):
+        """A mean and a matrix of one value each: well formed, and of no use."""
+        header = {"__metadata__": read_safetensors(self.whole / CHECKPOINT)[0] | {
+                      "whitening": "a8c7f832281a39c5"},  # FNV-1a of eight zero bytes
+                  "whitening.mean": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+                  "whitening.matrix": {"dtype": "F32", "shape": [1, 1], "data_offsets": [4, 8]}}
+        text = json.dumps(header).encode()
+        self.out.mkdir()
+        (self.out / CHECKPOINT).write_bytes(struct.pack("<Q", len(text)) + text + bytes(8))
+        self.fail_with(RUNTIME, "--resume", "-o", self.out, says=[self.out, "images of 1 values"])
+
+    def test_without_openblas(self):
+        self.fail_with(RUNTIME, *self.zca_flags(), "-o", self.out,
+                       env=os.environ | {"WRN_OPENBLAS": "/nowhere.so"},
+                       says=["zca", "/nowhere.so", "apt install libopenblas"])
+        self.fail_with(RUNTIME, *self.zca_flags(), "-o", self.out,
+                       env=os.environ | {"WRN_OPENBLAS": "libm.so.6"}, says="libm.so.6 is no OpenBLAS")
 
     def test_damaged_checkpoint(self):
         blob = bytearray((self.whole / CHECKPOINT).read_bytes())

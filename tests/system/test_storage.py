@@ -48,6 +48,13 @@ class TestDamagedCheckpoint(harness.SystemTest):
         text = json.dumps(header).encode()
         return struct.pack("<Q", len(text)) + text + self.blob[8 + length:]
 
+    def test_settings_of_before_there_was_one(self):
+        """A checkpoint of an earlier version goes on with the default of what it does not name."""
+        self.out.mkdir()
+        (self.out / CHECKPOINT).write_bytes(self.with_metadata(
+            "settings", lambda old: {k: v for k, v in old.items() if k != "gamma_init"}))
+        self.succeed("--test-only", "--resume", "-o", self.out)
+
     def test_metadata_of_no_run(self):
         for key, name, value in [
                 ("settings", "batch_size", 0), ("settings", "batch_size", "x"),

@@ -1,0 +1,366 @@
+// v4: the products on tensor cores, fed by copies that run ahead.
+//
+// A warp's mma multiplies a 16 x 16 tile of A by a 16 x 8 tile of B (bf16; with tf32 half as deep)
+// in one instruction, some twenty times as fast as v3's multiply-adds. So everything else must be
+// rare:
+//   - Slices go from global to shared memory by cp.async, 16 bytes a copy, past the registers.
+//   Their
+//     bytes arrive while earlier slices are multiplied: kStages slices have a place, all but one of
+//     them under way or waiting.
+//   - ldmatrix brings four 8 x 8 matrices to a warp's registers, in the fragments that mma reads.
+//   It
+//     asks for eight rows of 16 bytes at a time, which must lie in different banks: the slices are
+//     swizzled. It can transpose, so that slices lie as their tensors do, whichever axis is
+//     contiguous.
+//
+// A block computes 128 x N of D, N = 160, 128, 64, 32 or 16 as fits the columns, a warp 64 or 32
+// rows of it. Sums are fp32. They leave through shared memory, so that a row goes to global memory
+// in 16-byte pieces: store_tile() is where more could be done with them.
+//
+// Where channel counts or addresses are no multiples of 16 bytes, threads build the slices element
+// by element. The first layer, with its three channels, needs that; nothing large does.
+#pragma once
+
+#include "kernels/conv3x3/implicit_gemm.cuh"
+#include "kernels/conv3x3/ladder.h"
+#include "kernels/tensor_core.cuh"
+
+namespace wrn::cuda::v4 {
+
+constexpr int kRows = 128;
+constexpr int kDepthBytes = 64;  // of a slice: 32 bf16 or 16 fp32, two mma deep
+constexpr int kSteps = 2;
+constexpr int kStages = 4;
+
+/// What a block of N columns is made of. kBlocksPerSm bounds a thread's registers. kCost: the time
+/// of a tile, that of 128 columns being 128: narrow tiles read A as often for fewer products.
+template <int N, int kWarpRows_, int kWarpColumns_, int kBlocksPerSm_, int kCost_>
+struct TileOf {
+  static constexpr int kColumns = N, kWarpRows = kWarpRows_, kWarpColumns = kWarpColumns_;
+  static constexpr int kThreads = kRows / kWarpRows * (N / kWarpColumns) * 32;
+  static constexpr int kBlocksPerSm = kBlocksPerSm_, kCost = kCost_;
+};
+template <int N>
+struct Tile;
+template <>
+struct Tile<160> : TileOf<160, 64, 40, 1, 164> {};
+template <>
+struct Tile<128> : TileOf<128, 64, 64, 2, 128> {};
+template <>
+struct Tile<64> : TileOf<64, 64, 32, 3, 70> {};
+template <>
+struct Tile<32> : TileOf<32, 32, 32, 4, 40> {};
+template <>
+struct Tile<16> : TileOf<16, 32, 16, 4, 28> {};
+
+/// A slice of an operand, [kExtent, kDepth], as it lies in shared memory: along the axis that is
+/// contiguous in global memory. Lines are 128 bytes, all banks once. Whoever reads wants a column
+/// of 16-byte groups, eight rows of one, so groups change places within their line by its number:
+/// group g of line i lies at g ^ (i % 8). Along m or n a slice is cut into panels, at most a line
+/// wide, so that the rows of a column are in lines that follow each other.
+template <typename T, bool kDepthContiguous, int kExtent>
+struct alignas(128) Slice {
+  static constexpr int kDepth = kDepthBytes / sizeof(T), kGroup = 16 / sizeof(T);
+  static constexpr int kLine = 128 / sizeof(T);
+  static constexpr int kLargestPowerOf2 = kExtent & -kExtent;
+  static constexpr int kPanel = kDepthContiguous           ? kDepth
+                                : kLargestPowerOf2 < kLine ? kLargestPowerOf2
+                                                           : kLine;
+
+  __device__ T* at(int m, int kk) {
+    const int row = kDepthContiguous ? m : m / kPanel * kDepth + kk;
+    const int column = kDepthContiguous ? kk : m % kPanel;
+    const int byte = (row * kPanel + column) * static_cast<int>(sizeof(T));
+    // Of fp32 across the depth, four rows of two groups are wanted at a time (load_a, load_b).
+    constexpr bool kPairs = sizeof(T) == 4 && !kDepthContiguous;
+    const int line = byte / 128;
+    return reinterpret_cast<T*>(data + (byte ^ (kPairs ? line % 4 * 32 : line % 8 * 16)));
+  }
+  __device__ const T* at(int m, int kk) const { return const_cast<Slice*>(this)->at(m, kk); }
+
+  unsigned char data[kExtent * kDepthBytes];
+};
+template <typename Operand, int kExtent>
+using SliceOf = Slice<typename Operand::Element, Operand::kDepthContiguous, kExtent>;
+
+/// One thread's part in bringing slices of an operand to shared memory: groups of 16 bytes.
+template <typename Operand, int kExtent, int kThreads, bool kVector>
+class Courier {
+  using T = typename Operand::Element;
+  using Target = SliceOf<Operand, kExtent>;
+  static constexpr int kAcross = Target::kPanel / Target::kGroup;  // groups in a row
+  static constexpr int kGroups = kExtent * kDepthBytes / 16;
+  static constexpr int kEach = (kGroups + kThreads - 1) / kThreads;
+  /// How many different kk a thread's groups begin at: they take turns.
+  static constexpr int kDepths = Operand::kDepthContiguous || Target::kDepth * kAcross <= kThreads
+                                     ? 1
+                                     : Target::kDepth * kAcross / kThreads;
+  static constexpr int kAlongs = (kEach + kDepths - 1) / kDepths;
+
+ public:
+  __device__ Courier(const Operand& operand, int first) : operand_(operand), first_(first) {
+    if constexpr (kVector) {
+#pragma unroll
+      for (int i = 0; i < kAlongs; ++i) along_[i] = operand.along(first + group(i * kDepths).x);
+    }
+  }
+  __device__ void fetch(Target& slice, int depth) const {
+    if constexpr (kVector) {
+      Place place[kDepths];
+#pragma unroll
+      for (int i = 0; i < kDepths; ++i) place[i] = operand_.depth(depth + group(i).y);
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        if (!has(i)) continue;
+        const T* from = operand_.at(along_[i / kDepths], place[i % kDepths]);
+        const auto [m, kk] = group(i);
+        copy_async<16>(slice.at(m, kk), from ? from : operand_.data, from ? 16 : 0);
+      }
+    } else {
+      for (int i = 0; i < kEach; ++i) {
+        if (!has(i)) continue;
+        const auto [m, kk] = group(i);
+        T* to = slice.at(m, kk);
+        for (int j = 0; j < Target::kGroup; ++j) to[j] = element(m, depth + kk, j);
+      }
+    }
+  }
+
+ private:
+  /// Whether this thread has an i-th group.
+  __device__ static bool has(int i) {
+    return kGroups % kThreads == 0 || static_cast<int>(threadIdx.x) + i * kThreads < kGroups;
+  }
+  /// Where in the slice this thread's i-th group begins: m or n (x) and kk (y). Neighbours bring
+  /// what is neighbouring in both memories.
+  __device__ static int2 group(int i) {
+    const int g = static_cast<int>(threadIdx.x) + i * kThreads;
+    const int row = g / kAcross, column = g % kAcross * Target::kGroup;
+    if (Operand::kDepthContiguous) return {row, column};
+    return {row / Target::kDepth * Target::kPanel + column, row % Target::kDepth};
+  }
+  __device__ T element(int m, int depth, int j) const {
+    return Operand::kDepthContiguous
+               ? value(operand_.at(operand_.along(first_ + m), operand_.depth(depth + j)))
+               : value(operand_.at(operand_.along(first_ + m + j), operand_.depth(depth)));
+  }
+
+  const Operand& operand_;
+  int first_;
+  Place along_[kAlongs];
+};
+
+/// tf32 is fp32 rounded: as late as here, so that slices can be copied as they are.
+template <typename T>
+__device__ void round_fragment(unsigned (&fragment)[4]) {
+  if constexpr (sizeof(T) == 4) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) fragment[j] = round_to_tf32(fragment[j]);
+  }
+}
+
+/// The fragments of M tiles of A, from row `first` on, for one step of a slice. Without ldmatrix
+/// for what it cannot transpose, fp32, whose elements are read one by one.
+template <typename T, bool kDepthContiguous, int kExtent, int M>
+__device__ void load_a(const Slice<T, kDepthContiguous, kExtent>& slice, int first, int step,
+                       unsigned (&a)[M][4]) {
+  constexpr int kGroup = 16 / sizeof(T);
+  const int lane = static_cast<int>(threadIdx.x) % 32, kk = step * 2 * kGroup;
+#pragma unroll
+  for (int i = 0; i < M; ++i) {
+    const int m = first + i * 16;
+    if constexpr (kDepthContiguous) {
+      load_matrices(a[i], slice.at(m + lane % 16, kk + lane / 16 * kGroup));
+    } else if constexpr (sizeof(T) == 2) {
+      const int matrix = lane / 8;
+      load_matrices_transposed(a[i], slice.at(m + matrix % 2 * 8, kk + matrix / 2 * 8 + lane % 8));
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        a[i][j] = __float_as_uint(*slice.at(m + lane / 4 + j % 2 * 8, kk + lane % 4 + j / 2 * 4));
+      }
+    }
+    round_fragment<T>(a[i]);
+  }
+}
+
+/// The fragments of N tiles of B, from column `first` on, for all steps of a slice: 64 bytes of
+/// depth are four matrices, two for each step.
+template <typename T, bool kDepthContiguous, int kExtent, int N>
+__device__ void load_b(const Slice<T, kDepthContiguous, kExtent>& slice, int first,
+                       unsigned (&b)[kSteps][N][2]) {
+  constexpr int kGroup = 16 / sizeof(T);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const int n = first + i * 8;
+    unsigned fragment[4];
+    if constexpr (kDepthContiguous) {
+      load_matrices(fragment, slice.at(n + lane % 8, lane / 8 * kGroup));
+    } else if constexpr (sizeof(T) == 2) {
+      load_matrices_transposed(fragment, slice.at(n, lane));
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        fragment[j] = __float_as_uint(*slice.at(n + lane / 4, j * 4 + lane % 4));
+      }
+    }
+    round_fragment<T>(fragment);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) b[j / 2][i][j % 2] = fragment[j];
+  }
+}
+
+/// A thread's sums: tiles of 16 x 8 as mma leaves them, of its warp's part of the block's tile.
+template <int N>
+struct Sums {
+  static constexpr int kM = Tile<N>::kWarpRows / 16, kN = Tile<N>::kWarpColumns / 8;
+  float at[kM][kN][4];
+};
+/// Where the warp's part begins in the block's tile: row (x) and column (y).
+template <int N>
+__device__ int2 warp_origin() {
+  constexpr int kAcross = N / Tile<N>::kWarpColumns;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  return {warp / kAcross * Tile<N>::kWarpRows, warp % kAcross * Tile<N>::kWarpColumns};
+}
+
+template <typename A, typename B, int N>
+__device__ void multiply(const SliceOf<A, kRows>& a, const SliceOf<B, N>& b, Sums<N>& sums) {
+  const auto [m, n] = warp_origin<N>();
+  unsigned columns[kSteps][Sums<N>::kN][2];
+  load_b(b, n, columns);
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    unsigned rows[Sums<N>::kM][4];
+    load_a(a, m, step, rows);
+    mma<typename A::Element>(sums.at, rows, columns[step]);
+  }
+}
+
+/// The block's tile on its way out. The padding puts what a warp writes into different banks.
+template <int N>
+using Output = float[kRows][N + 8];
+
+__device__ inline void convert(float x, float& y) { y = x; }
+__device__ inline void convert(float x, bf16& y) { y = to_bf16(x); }
+
+/// What becomes of the block's sums: they go to D, by way of shared memory, in groups of 16 bytes
+/// along its rows.
+template <int N, bool kVector, typename View>
+__device__ void store_tile(const View& view, int first_m, int first_n, const Sums<N>& sums,
+                           Output<N>& tile) {
+  using D = std::remove_pointer_t<decltype(view.row(0))>;
+  struct alignas(16) Group {
+    D at[16 / sizeof(D)];
+  };
+  constexpr int kGroup = 16 / sizeof(D), kAcross = N / kGroup;
+  const auto [warp_m, warp_n] = warp_origin<N>();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int i = 0; i < Sums<N>::kM; ++i) {
+#pragma unroll
+    for (int j = 0; j < Sums<N>::kN; ++j) {
+      const auto& sum = sums.at[i][j];
+      float* out = &tile[warp_m + i * 16 + lane / 4][warp_n + j * 8 + lane % 4 * 2];
+      *reinterpret_cast<float2*>(out) = {sum[0], sum[1]};
+      *reinterpret_cast<float2*>(out + 8 * (N + 8)) = {sum[2], sum[3]};
+    }
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kAcross; i += Tile<N>::kThreads) {
+    const int m = i / kAcross, n = i % kAcross * kGroup;
+    D* row = view.row(first_m + m);
+    if (!row || first_n + n >= view.columns) continue;
+    Group group;
+    for (int j = 0; j < kGroup; ++j) convert(tile[m][n + j], group.at[j]);
+    if constexpr (kVector) {
+      *reinterpret_cast<Group*>(row + first_n + n) = group;
+    } else {
+      for (int j = 0; j < kGroup; ++j) {
+        if (first_n + n + j < view.columns) row[first_n + n + j] = group.at[j];
+      }
+    }
+  }
+}
+
+template <typename View, int N>
+union Storage {
+  struct {
+    SliceOf<decltype(View::a), kRows> a;
+    SliceOf<decltype(View::b), N> b;
+  } stages[kStages];
+  Output<N> output;
+};
+
+template <typename View, int N, bool kVector>
+__global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
+    tensor_core_kernel(const View whole) {
+  using A = decltype(View::a);
+  using B = decltype(View::b);
+  constexpr int kDepth = SliceOf<A, kRows>::kDepth;
+  auto& shared = shared_storage<Storage<View, N>>();
+  const View view = whole.part(static_cast<int>(blockIdx.z));
+  const auto [first_m, first_n] = tile_origin(view.columns, kRows, N);
+  const Courier<A, kRows, Tile<N>::kThreads, kVector> a(view.a, first_m);
+  const Courier<B, N, Tile<N>::kThreads, kVector> b(view.b, first_n);
+  const int slices = (view.depth_end - view.depth_begin + kDepth - 1) / kDepth;
+  // A group of copies for every slice, and empty ones behind the last: so the count is the same.
+  const auto fetch = [&](int slice) {
+    if (slice < slices) {
+      auto& stage = shared.stages[slice % kStages];
+      a.fetch(stage.a, view.depth_begin + slice * kDepth);
+      b.fetch(stage.b, view.depth_begin + slice * kDepth);
+    }
+    commit_copies();
+  };
+
+  Sums<N> sums = {};
+  for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
+  for (int slice = 0; slice < slices; ++slice) {
+    // This thread's copies of the slice are there, then all threads'. Behind the barrier nobody
+    // reads the slice before any more, whose stage is the next to be filled.
+    wait_for_copies<kStages - 2>();
+    __syncthreads();
+    fetch(slice + kStages - 1);
+    const auto& stage = shared.stages[slice % kStages];
+    multiply<A, B>(stage.a, stage.b, sums);
+  }
+  __syncthreads();
+  store_tile<N, kVector>(view, first_m, first_n, sums, shared.output);
+}
+
+template <int N, bool kVector, typename View>
+void run_tile(const View& view, Context& context) {
+  static_assert(sizeof(Storage<View, N>) <= 99 * 1024, "sm_86 and sm_89 have no more");
+  launch(WRN_KERNEL(tensor_core_kernel<View, N, kVector>), tile_grid(view, kRows, N),
+         Tile<N>::kThreads, sizeof(Storage<View, N>), context, view);
+}
+
+/// Calls f with the Tile that takes the least time for so many columns.
+template <typename F>
+auto with_tile(int columns, F f) {
+  return with_cheapest<Tile<160>, Tile<128>, Tile<64>, Tile<32>, Tile<16>>(columns, f);
+}
+
+template <typename View>
+void run(const View& view, Context& context) {
+  if (!view.vector) return run_tile<32, false>(view, context);
+  with_tile(view.columns, [&](auto tile) { run_tile<tile.kColumns, true>(view, context); });
+}
+
+inline int parts(const ConvShape& shape, Context& context) {
+  return with_tile(shape.k, [&](auto tile) {
+    return wgrad_parts(shape, kRows, tile.kColumns, tile.kBlocksPerSm, context);
+  });
+}
+
+template <typename T>
+void run_wgrad(const T* x, const T* dy, float* dw, const ConvShape& shape, Context& context) {
+  const Wgrad view(x, dy, reinterpret_cast<float*>(context.workspace), shape,
+                   parts(shape, context));
+  run(view, context);
+  sum_parts(view, dw, context);
+}
+
+}  // namespace wrn::cuda::v4
