@@ -144,7 +144,7 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
                 find_data(e.dataset, options_.data_paths),
                 0,
                 {}};
-        job.state = read_run(job.files);
+        job.state = run_state(job.files);
         // A network's multiplications are nearly proportional to its parameters; training takes
         // three times those of evaluation.
         const DataKind& data = data_kind(e.dataset);
@@ -199,8 +199,8 @@ std::vector<std::string> TableRunner::command_of(const Job& job) const {
   command.insert(command.end(), flags.begin(), flags.end());
   command.insert(command.end(),
                  {"--seed", std::to_string(job.seed), "--data-path", job.data.string(), "--device",
-                  options_.device, "--threads", std::to_string(options_.threads), "-o",
-                  job.files.directory.string()});
+                  options_.device, "--precision", options_.precision, "--threads",
+                  std::to_string(options_.threads), "-o", job.files.directory.string()});
   // Without a checkpoint there is nothing worth keeping.
   command.push_back(fs::exists(job.files.directory / "latest.safetensors") ? "--resume"
                                                                            : "--overwrite");
@@ -244,7 +244,7 @@ Outcome TableRunner::run(Job& job, const std::string& label, bool wait) {
     if (errno != EINTR) fail("cannot lock {}: {}", job.files.log.string(), system_error());
     if (stop_ != 0) throw Interrupted{stop_};
   }
-  job.state = read_run(job.files);
+  job.state = run_state(job.files);
   if (job.state.finished()) {
     remove_checkpoints(job);
     return Outcome::kFinished;
@@ -259,7 +259,8 @@ std::string failure_of(int status, const fs::path& log, std::uintmax_t begin) {
   std::string reason;
   const std::string name = "wrn_train: ";
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(name)) reason = line.substr(name.size());
+    if (line.starts_with(name) && !line.starts_with(name + "warning"))
+      reason = line.substr(name.size());
   }
   if (status < 0) {
     return fmt::format("killed by signal {}{}; see {}", -status,
@@ -278,7 +279,7 @@ Outcome TableRunner::train(Job& job, const std::string& label, int log) {
   ChildProcess child(command_of(job), log);
   watch(child, job, label);
   status_.draw("");
-  job.state = read_run(job.files);
+  job.state = run_state(job.files);
   if (job.state.finished()) {
     remove_checkpoints(job);
     std::cout << fmt::format("{}: test error {:.2f}%, {:.1f} s/epoch\n", label, job.state.error,
@@ -307,7 +308,7 @@ void TableRunner::watch(ChildProcess& child, Job& job, const std::string& label)
     }
     if (Clock::now() - looked > std::chrono::seconds(1)) {
       looked = Clock::now();
-      job.state = read_run(job.files);
+      job.state = run_state(job.files);
       std::string text = label;
       if (job.state.epochs > 0) {
         text += fmt::format(": epoch {}/{}", std::min(job.state.epochs_done + 1, job.state.epochs),
@@ -321,7 +322,7 @@ void TableRunner::watch(ChildProcess& child, Job& job, const std::string& label)
 
 bool TableRunner::run(const std::vector<PaperTable>& tables) {
   list_jobs(tables);
-  if (jobs_.empty()) fail("nothing can be run: no data was found");
+  if (jobs_.empty()) fail("nothing can be run without data");
   const auto finished_before = std::count_if(jobs_.begin(), jobs_.end(),
                                              [](const Job& job) { return job.state.finished(); });
   std::cout << fmt::format("{} runs, {} of them finished already; results in {}\n", jobs_.size(),

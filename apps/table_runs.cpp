@@ -79,11 +79,12 @@ RunFiles::RunFiles(const fs::path& output_dir, const std::string& experiment, in
   failed = run + ".failed";
 }
 
-RunState read_run(const RunFiles& files) {
+RunState run_state(const RunFiles& files) {
   RunState state;
   const json config = object_of(text_of(files.directory / "config.json"));
   state.epochs = std::max(0, value_at(config, "/training/epochs", 0));
-  state.device = value_at(config, "/device_name", std::string());
+  state.device = fmt::format("{}, {}", value_at(config, "/device_name", std::string("?")),
+                             value_at(config, "/precision", std::string("?")));
 
   std::vector<double> seconds;
   std::ifstream metrics(files.directory / "metrics.jsonl");

@@ -110,7 +110,9 @@ class TestTables(TablesTest):
     def test_a_rehearsal_is_marked_and_kept_apart(self):
         self.succeed(*self.rehearse(SMALL))
         (run,) = self.runs().values()
-        self.assertEqual(list(run.glob("*.safetensors")), [])  # gigabytes, of no use
+        left = {path.name for path in run.iterdir()}
+        self.assertEqual(left & {CHECKPOINT, "best.safetensors"}, set())  # gigabytes, of no use
+        self.assertIn("report.html", left)
         flags = "--epochs 1 --limit-train 20 --limit-test 20 --batch-size 10"
         markdown = (self.out / "tables.md").read_text()
         self.assertIn(f"> **REHEARSAL, not results.** These are runs with {flags}", markdown)
@@ -124,8 +126,8 @@ class TestTables(TablesTest):
         self.fail_with(USAGE, *self.rehearse(SMALL, epochs=2), says="--epochs 2")
         self.assertEqual((self.out / "tables.md").read_text(), markdown)
 
-    def test_real_runs_keep_their_weights_and_are_not_marked(self):
-        """Five images fewer than a batch: a run as in the paper cannot even begin."""
+    def test_runs_as_in_the_paper_are_not_marked(self):
+        """They cannot even begin here: the images are fewer than a batch."""
         result = self.run_program("run", SMALL, "--data-path", self.data, "--device", "cpu",
                                   "--runs", 1, "-o", self.out)
         self.assert_error(result, RUNTIME, "100 training images are fewer than a batch of 128")
@@ -250,7 +252,7 @@ class TestTablesErrors(TablesTest):
         result = self.run_program(*self.rehearse(SMALL, data=empty))
         self.assertEqual(result.status, RUNTIME)
         self.assertEqual(result.err.splitlines()[1],
-                         "wrn_tables: nothing can be run: no data was found")
+                         "wrn_tables: nothing can be run without data")
 
     def test_data_is_found_in_folders(self):
         root = self.dir / "root"
@@ -260,7 +262,7 @@ class TestTablesErrors(TablesTest):
                                     out=self.dir / "more"))
 
     def test_one_fails_and_the_rest_go_on(self):
-        name = self.command_of_first_run()
+        name = self.emptied_directory()
         (name / "seed1").write_text("a file")
         result = self.run_program(*self.rehearse(SMALL, OTHER))
         self.assert_error(result, RUNTIME,
@@ -273,7 +275,7 @@ class TestTablesErrors(TablesTest):
         self.assertEqual(self.rows()["wrn-52-1", "cifar10", ""][6], "")
         self.assertEqual(list(name.glob("*.failed")), [])
 
-    def command_of_first_run(self):
+    def emptied_directory(self):
         """The directory of SMALL's runs, with no run in it."""
         self.succeed(*self.rehearse(SMALL))
         (run,) = self.runs().values()
