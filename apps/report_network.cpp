@@ -2,6 +2,7 @@
 // stage with the shape of what it puts out and the number of its parameters.
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <functional>
 #include <numeric>
 
@@ -95,11 +96,8 @@ struct Drawing {
 }  // namespace
 
 std::string with_commas(std::int64_t number) {
-  std::string digits = std::to_string(number);
-  for (auto at = std::ssize(digits) - 3; at > (number < 0 ? 1 : 0); at -= 3) {
-    digits.insert(static_cast<std::size_t>(at), ",");
-  }
-  return digits;
+  if (std::abs(number) < 1000) return std::to_string(number);
+  return fmt::format("{},{:03}", with_commas(number / 1000), std::abs(number % 1000));
 }
 
 std::string network_html(const WideResNetSpec& spec) {

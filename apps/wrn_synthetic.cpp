@@ -4,9 +4,9 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <cstdio>
-#include <new>
 #include <string>
 
+#include "apps/guarded_main.h"
 #include "data/synthetic.h"
 #include "kernels/error.h"
 
@@ -40,22 +40,11 @@ void run(int argc, char** argv) {
   fmt::print("{}: {} training and {} test images, seed {}\n", dir, train, test, seed);
 }
 
-int report(const char* message, wrn::Status status) {
-  std::fprintf(stderr, "wrn_synthetic: %s\n", message);
-  return static_cast<int>(status);
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  return wrn::guarded_main("wrn_synthetic", [&] {
     run(argc, argv);
     return 0;
-  } catch (const wrn::Error& error) {
-    return report(error.what(), error.status);
-  } catch (const std::bad_alloc&) {
-    return report("out of memory: ask for fewer images", wrn::Status::kOutOfMemory);
-  } catch (const std::exception& error) {
-    return report(error.what(), wrn::Status::kRuntime);
-  }
+  });
 }

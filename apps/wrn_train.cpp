@@ -9,8 +9,8 @@
 #include <csignal>
 #include <filesystem>
 #include <iostream>
-#include <new>
 
+#include "apps/guarded_main.h"
 #include "apps/options.h"
 #include "apps/progress.h"
 #include "apps/run_directory.h"
@@ -283,31 +283,17 @@ int run(const Options& options) {
   return 0;
 }
 
-std::string one_line(std::string text) {
-  for (char& c : text) c = c == '\n' ? ' ' : c;
-  return text;
-}
-
 }  // namespace
 }  // namespace wrn
 
 int main(int argc, char** argv) {
-  using wrn::Status;
-  Status status = Status::kRuntime;
-  try {
-    const wrn::Options options = wrn::parse_options(argc, argv);
-    wrn::install_signal_handlers();
-    return wrn::run(options);
-  } catch (const wrn::Stopped& stopped) {
-    return 128 + stopped.signal;
-  } catch (const wrn::Error& error) {
-    status = error.status;
-    std::cerr << "wrn_train: " << wrn::one_line(error.what()) << '\n';
-  } catch (const std::bad_alloc&) {
-    status = Status::kOutOfMemory;
-    std::cerr << "wrn_train: out of memory\n";
-  } catch (const std::exception& error) {
-    std::cerr << "wrn_train: " << wrn::one_line(error.what()) << '\n';
-  }
-  return static_cast<int>(status);
+  return wrn::guarded_main("wrn_train", [&] {
+    try {
+      const wrn::Options options = wrn::parse_options(argc, argv);
+      wrn::install_signal_handlers();
+      return wrn::run(options);
+    } catch (const wrn::Stopped& stopped) {
+      return 128 + stopped.signal;
+    }
+  });
 }
