@@ -35,7 +35,9 @@ A recipe is the paper's; the defaults above are those of the first
 Files written to the output directory
   config.json          every setting, the versions, the device and the threads
   metrics.jsonl        a line an epoch; losses, and errors in percent
-  report.html          curves, table and configuration on one page
+  report.html          curves, mistakes, network and configuration on one page
+  predictions.safetensors  what it said of every test image, for wrn_report; with --test-only too,
+                       where -o is given
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
   best.safetensors     the checkpoint of the lowest error (on the validation split if there is one)
   tensorboard/         with --tensorboard: look at it with tensorboard --logdir DIRECTORY
@@ -310,6 +312,18 @@ Options parse_options(int argc, const char* const* argv) {
     usage("--test-only needs weights: give --resume [FILE] or --import-weights FILE");
   }
   return options;
+}
+
+Device resolve_device(std::string& name) {
+  if (name == "auto") {
+    name = "cuda";
+    try {
+      check_available(Device::kCuda);
+    } catch (const Error&) {
+      name = "cpu";
+    }
+  }
+  return name == "cuda" ? Device::kCuda : Device::kCpu;
 }
 
 Settings resumed_settings(const Settings& saved, const Options& options) {

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/context.h"
+
 namespace wrn {
 
 /// The settings of a run, which its checkpoints carry. Each is a flag of the same name; what no
@@ -48,6 +50,10 @@ struct Options {
 /// Throws an Error(kUsage) for what is wrong on the command line. Prints and exits for --help and
 /// --version.
 Options parse_options(int argc, const char* const* argv);
+
+/// The device of this name, where "auto" is the GPU if it can be used. Leaves in `name` what it
+/// came to.
+Device resolve_device(std::string& name);
 
 /// The settings of a checkpoint, changed by those of the command line that may change: where the
 /// data is, and how the program runs. Throws an Error(kUsage) for any other that differs.

@@ -112,9 +112,8 @@ Checkpoint checkpoint_of(const Safetensors& file) {
 
 bool RunDirectory::holds_a_run() const {
   std::error_code error;  // whatever cannot be looked at, prepare() speaks of
-  return fs::exists(latest(), error) || fs::exists(best(), error) ||
-         fs::exists(directory_ / "config.json", error) ||
-         fs::exists(directory_ / "metrics.jsonl", error);
+  return fs::exists(latest(), error) || fs::exists(best(), error) || fs::exists(config(), error) ||
+         fs::exists(metrics(), error);
 }
 
 void RunDirectory::prepare() const {
@@ -138,15 +137,21 @@ void RunDirectory::remove_leftovers() const {
 void RunDirectory::begin_events() { events_ = std::make_shared<EventFile>(tensorboard()); }
 
 void RunDirectory::write_config(const nlohmann::json& config) const {
-  write_file_atomically(directory_ / "config.json", config.dump(2) + "\n");
+  write_file_atomically(this->config(), config.dump(2) + "\n");
 }
 
 void RunDirectory::write_metrics(const nlohmann::json& config,
                                  const std::vector<nlohmann::json>& metrics) const {
   std::string lines;
   for (const nlohmann::json& line : metrics) lines += line.dump() + "\n";
-  write_file_atomically(directory_ / "metrics.jsonl", lines);
-  write_file_atomically(report(), report_html(config, metrics));
+  write_file_atomically(this->metrics(), lines);
+  RunRecord run{directory_.filename().string(), config, metrics, std::nullopt};
+  try {
+    run.predictions = read_predictions(predictions());
+  } catch (const Error&) {
+    // None yet, or those of a run that someone else left here: the report does without.
+  }
+  write_file_atomically(report(), report_html({run}));
   if (events_) events_->write(metrics);
 }
 

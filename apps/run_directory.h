@@ -65,6 +65,8 @@ class RunDirectory {
   const std::filesystem::path& path() const { return directory_; }
   std::filesystem::path latest() const { return directory_ / "latest.safetensors"; }
   std::filesystem::path best() const { return directory_ / "best.safetensors"; }
+  std::filesystem::path config() const { return directory_ / "config.json"; }
+  std::filesystem::path metrics() const { return directory_ / "metrics.jsonl"; }
   std::filesystem::path report() const { return directory_ / "report.html"; }
   std::filesystem::path tensorboard() const { return directory_ / "tensorboard"; }
   std::filesystem::path predictions() const { return directory_ / "predictions.safetensors"; }

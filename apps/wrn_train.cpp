@@ -115,19 +115,6 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"compiler", "g++ " __VERSION__}}}};
 }
 
-/// auto: the GPU where it can be used. Leaves in the settings what it came to.
-Device resolve_device(Settings& settings) {
-  if (settings.device == "auto") {
-    settings.device = "cuda";
-    try {
-      check_available(Device::kCuda);
-    } catch (const Error&) {
-      settings.device = "cpu";
-    }
-  }
-  return settings.device == "cuda" ? Device::kCuda : Device::kCpu;
-}
-
 /// auto: bf16 where the device has it, else fp32. Leaves in the settings what it came to. A
 /// precision that only a resumed checkpoint asks for is not insisted on: a run may go on on another
 /// device.
@@ -198,7 +185,7 @@ int run(const Options& options) {
   }
   Settings& settings = checkpoint.settings;
 
-  const Device device = resolve_device(settings);
+  const Device device = resolve_device(settings.device);
   const bool insist = options.given.contains("precision");
   Context context(device, settings.threads, resolve_precision(settings, device, insist));
   context.named_ranges = options.nvtx;

@@ -151,4 +151,12 @@ Dataset read_cifar100(const fs::path& dir, Split split) {
   return read(dir, cifar100(), {"train.bin"}, 50000);
 }
 
+Dataset read_cifar_file(const fs::path& file, int classes) {
+  WRN_CHECK(classes == 10 || classes == 100, "no CIFAR has {} classes", classes);
+  const Format& format = classes == 10 ? cifar10() : cifar100();
+  Dataset dataset{format.name, format.default_names, {}, {}};
+  append_records(file, format, 50000 * format.record_bytes(), dataset);
+  return dataset;
+}
+
 }  // namespace wrn

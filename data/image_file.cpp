@@ -4,11 +4,11 @@
 #include <png.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <utility>
 
@@ -16,6 +16,7 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "data/files.h"
 #include "kernels/error.h"
 
 namespace wrn {
@@ -25,21 +26,16 @@ namespace fs = std::filesystem;
 using Bytes = std::vector<std::uint8_t>;
 
 Bytes read_bytes(const fs::path& path) {
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  if (error) fail("{}: cannot be read: {}", path.string(), error.message());
-  // Asked before it is opened: a pipe would hang the reader.
-  if (!fs::is_regular_file(status)) fail("{}: is not a regular file", path.string());
-  const std::uintmax_t size = fs::file_size(path, error);
-  if (!error && size > static_cast<std::uintmax_t>(kMostImageFileBytes)) {
-    fail("{}: has {} bytes, more than an image file may have here ({})", path.string(), size,
+  const std::int64_t size = checked_size(path, INT64_MAX);
+  if (size > kMostImageFileBytes) {
+    fail("{}: has {} bytes, more than the {} of an image that is read here", path.string(), size,
          kMostImageFileBytes);
   }
-  std::ifstream in(path, std::ios::binary);
-  Bytes bytes(error ? 0 : size);
-  if (!in ||
-      !in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()))) {
-    fail("{}: cannot be read: {}", path.string(), std::strerror(errno));
+  Bytes bytes(static_cast<std::size_t>(size));
+  const File file = open_file(path);
+  if (std::fread(bytes.data(), bytes.size(), 1, file.get()) != 1) {
+    fail("{}: cannot be read: {}", path.string(),
+         std::feof(file.get()) != 0 ? "the file has become shorter" : std::strerror(errno));
   }
   return bytes;
 }
@@ -66,13 +62,21 @@ Image decode_png(const Bytes& bytes) {
   Png png;
   if (png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()) == 0) png.broken();
   check_size(png.image.width, png.image.height);
-  png.image.format = PNG_FORMAT_RGB;
+  png.image.format = PNG_FORMAT_RGBA;
   // Without it, 16-bit samples would be taken for linear light.
   png.image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
-  Image image{png.image.width, png.image.height, Bytes(PNG_IMAGE_SIZE(png.image))};
-  const png_color white{255, 255, 255};
+  Bytes rgba(PNG_IMAGE_SIZE(png.image));
   // Warnings are of colour profiles and the like, and pass; of too few pixels there is an error.
-  if (png_image_finish_read(&png.image, &white, image.pixels.data(), 0, nullptr) == 0) png.broken();
+  if (png_image_finish_read(&png.image, nullptr, rgba.data(), 0, nullptr) == 0) png.broken();
+  Image image{png.image.width, png.image.height, {}};
+  image.pixels.reserve(rgba.size() / 4 * 3);
+  for (std::size_t i = 0; i < rgba.size(); i += 4) {
+    const int alpha = rgba[i + 3];
+    for (std::size_t c = 0; c < 3; ++c) {  // on white, in sRGB's values, as browsers do
+      image.pixels.push_back(
+          static_cast<std::uint8_t>((rgba[i + c] * alpha + 255 * (255 - alpha) + 127) / 255));
+    }
+  }
   return image;
 }
 
