@@ -26,6 +26,12 @@ struct SplitResult {
   double loss = 0, error = 0, top5_error = 0;  // mean, percent, percent
 };
 
+WideResNetSpec spec_of(const Settings&, int classes);
+
+/// A training step: from the data set to the updated weights.
+Program record_step(const WideResNet&, const ResidentData&, const Input&, const RunState&,
+                    Context&);
+
 enum class Purpose { kTrain, kTest };
 
 class Trainer {
