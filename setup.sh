@@ -3,7 +3,8 @@
 # usage: setup.sh [build|test]       build (default): to build and run; test: to test as well
 set -euo pipefail
 
-packages=(g++ cmake make libdnnl-dev libcli11-dev nlohmann-json3-dev libfmt-dev)
+packages=(g++ cmake make libdnnl-dev libcli11-dev nlohmann-json3-dev libfmt-dev
+          libopenblas0-openmp zlib1g-dev libpng-dev libjpeg-dev libexif-dev)
 if [ "${1:-build}" = test ]; then
   packages+=(catch2 libbenchmark-dev libboost-context-dev python3 clang-format)
 fi

@@ -12,8 +12,9 @@ namespace wrn {
 namespace {
 
 // In the units of the view box; narrow, so that its text stays readable on a phone.
-constexpr double kWidth = 420, kHeight = 270, kLeft = 46, kRight = 12, kTop = 10, kBottom = 38;
-constexpr std::size_t kMostDots = 60;  // beyond them a line alone is clearer
+constexpr double kWidth = 420, kHeight = 280, kLeft = 46, kRight = 18, kTop = 22, kBottom = 38;
+constexpr std::size_t kMostDots = 60;     // beyond them a line alone is clearer
+constexpr std::size_t kMostPoints = 400;  // more than the width shows apart
 
 struct Axis {
   double low, high, step;
@@ -39,14 +40,32 @@ double nice_step(double range, int count) {
   return 10 * power;
 }
 
-/// From zero, as the distance from it is what loss and error are about, to a whole step.
-Axis value_axis(const std::vector<Series>& series) {
-  double low = 0, high = 0;
+std::vector<double> finite_values(const std::vector<Series>& series) {
+  std::vector<double> values;
   for (const Series& one : series) {
     for (const Point& point : one.points) {
-      low = std::fmin(low, point.value);  // fmin and fmax pass over NaN
-      high = std::fmax(high, point.value);
+      if (std::isfinite(point.value)) values.push_back(point.value);
     }
+  }
+  return values;
+}
+
+/// The largest value to be drawn where it belongs.
+double ceiling(const Chart& chart) {
+  std::vector<double> values = finite_values(chart.series);
+  if (values.empty()) return chart.clip;
+  const auto middle = values.begin() + std::ssize(values) / 2;
+  std::nth_element(values.begin(), middle, values.end());
+  return std::max(chart.clip, 2 * *middle);
+}
+
+/// From zero, as the distance from it is what loss and error are about, to a whole step.
+Axis value_axis(const Chart& chart) {
+  double low = 0, high = 0;
+  const double most = ceiling(chart);
+  for (const double value : finite_values(chart.series)) {
+    low = std::min(low, value);
+    if (value <= most) high = std::max(high, value);
   }
   if (high - low < 1e-9) high = low + 1;
   const double step = nice_step(high - low, 6);
@@ -69,7 +88,9 @@ Axis epoch_axis(const std::vector<Series>& series) {
 struct Plot {
   Axis x, y;
   double at_x(double epoch) const { return kLeft + x.fraction(epoch) * (kWidth - kLeft - kRight); }
+  bool over(double v) const { return v > y.high * (1 + 1e-9) + 1e-12; }
   double at_y(double v) const {
+    if (over(v)) return kTop;
     return kHeight - kBottom - y.fraction(v) * (kHeight - kTop - kBottom);
   }
 };
@@ -114,9 +135,32 @@ std::string marks_svg(const Plot& plot, const std::vector<Mark>& marks) {
   return out;
 }
 
+/// At most kMostPoints: of each stretch of epochs the least, the largest and a gap, in their order.
+std::vector<Point> thinned(const std::vector<Point>& points) {
+  if (points.size() <= kMostPoints) return points;
+  const std::size_t stretch = (3 * points.size() + kMostPoints - 1) / kMostPoints;
+  std::vector<Point> kept;
+  for (std::size_t first = 0; first < points.size(); first += stretch) {
+    const std::size_t end = std::min(points.size(), first + stretch);
+    std::size_t least = end, largest = end, gap = end;
+    for (std::size_t i = first; i < end; ++i) {
+      if (!std::isfinite(points[i].value)) {
+        gap = i;
+        continue;
+      }
+      if (least == end || points[i].value < points[least].value) least = i;
+      if (largest == end || points[i].value >= points[largest].value) largest = i;
+    }
+    for (std::size_t i = first; i < end; ++i) {
+      if (i == least || i == largest || i == gap) kept.push_back(points[i]);
+    }
+  }
+  return kept;
+}
+
 /// A line for each stretch without a gap; a point with a gap on both sides is a dot at any length.
 std::string series_svg(const Plot& plot, const Series& series) {
-  const std::vector<Point>& points = series.points;
+  const std::vector<Point> points = thinned(series.points);
   const auto gap = [&](std::size_t i) {
     return i >= points.size() || !std::isfinite(points[i].value);
   };
@@ -128,14 +172,59 @@ std::string series_svg(const Plot& plot, const Series& series) {
     if (starts) lines += "<polyline points=\"";
     lines += fmt::format("{:.1f},{:.1f} ", x, y);
     if (ends) lines += "\"/>\n";
-    if (points.size() <= kMostDots || (starts && ends)) {
-      dots += fmt::format(
-          "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.5\"><title>{}, epoch {:g}: "
-          "{:.4g}</title></circle>\n",
-          x, y, html_escaped(series.name), points[i].epoch, points[i].value);
+    const std::string what =
+        fmt::format("<title>{}, epoch {:g}: {:.4g}</title>", html_escaped(series.name),
+                    points[i].epoch, points[i].value);
+    if (plot.over(points[i].value)) {
+      dots += fmt::format("<path class=\"over\" d=\"M{:.1f} {:.1f}l-4.5 8h9z\">{}</path>\n", x,
+                          y - 3, what);
+    } else if (points.size() <= kMostDots || (starts && ends)) {
+      dots +=
+          fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.5\">{}</circle>\n", x, y, what);
     }
   }
   return fmt::format("<g class=\"{}\">\n{}{}</g>\n", series.style, lines, dots);
+}
+
+/// The tags beside the last points of their curves, moved apart where those meet.
+std::string tags_svg(const Plot& plot, const std::vector<Series>& series) {
+  struct Tag {
+    const Series* series;
+    double x, y;
+  };
+  std::vector<Tag> tags;
+  for (const Series& one : series) {
+    const auto last = std::find_if(one.points.rbegin(), one.points.rend(),
+                                   [](const Point& p) { return std::isfinite(p.value); });
+    if (one.tag.empty() || last == one.points.rend()) continue;
+    tags.push_back({&one, plot.at_x(last->epoch), plot.at_y(last->value)});
+  }
+  std::stable_sort(tags.begin(), tags.end(), [](const Tag& a, const Tag& b) { return a.y > b.y; });
+  std::string out;
+  double free = kHeight - kBottom;  // everything above is
+  for (const Tag& tag : tags) {
+    const double y = std::min(tag.y, free);
+    free = y - 12;
+    out += fmt::format("<text class=\"tag {}\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>\n",
+                       tag.series->style, tag.x + 5, y + 4, html_escaped(tag.series->tag));
+  }
+  return out;
+}
+
+/// Says what was clipped, as an arrow alone is easily overlooked.
+std::string clip_remark(const Plot& plot, const std::vector<Series>& series) {
+  int count = 0;
+  double largest = 0;
+  for (const double value : finite_values(series)) {
+    if (!plot.over(value)) continue;
+    ++count;
+    largest = std::max(largest, value);
+  }
+  if (count == 0) return "";
+  return fmt::format(
+      "<p class=\"legend\">{} value{} above {:g} {} drawn as ▲ at the upper edge; the largest is "
+      "{:.4g}.</p>\n",
+      count, count > 1 ? "s" : "", plot.y.high, count > 1 ? "are" : "is", largest);
 }
 
 }  // namespace
@@ -169,21 +258,39 @@ std::string html_escaped(const std::string& text) {
   return out;
 }
 
-std::string chart_html(const std::string& title, const std::vector<Series>& series,
-                       const std::vector<Mark>& marks) {
-  const Plot plot{epoch_axis(series), value_axis(series)};
+std::string chart_html(const Chart& chart) {
+  const Plot plot{epoch_axis(chart.series), value_axis(chart)};
+  std::string names;
+  for (const Series& one : chart.series) {
+    names += (names.empty() ? ": " : ", ") + html_escaped(one.name);
+  }
   std::string out = fmt::format(
       "<figure>\n<figcaption>{0}</figcaption>\n"
-      "<svg viewBox=\"0 0 {1} {2}\" role=\"img\" aria-label=\"{0} against epoch\">\n",
-      html_escaped(title), kWidth, kHeight);
-  out += grid(plot) + marks_svg(plot, marks);
-  for (const Series& one : series) out += series_svg(plot, one);
-  out += "</svg>\n<p class=\"legend\">";
-  for (const Series& one : series) {
-    out += fmt::format("<span class=\"{}\"><i></i>{}</span> ", one.style, html_escaped(one.name));
+      "<svg viewBox=\"0 0 {1} {2}\" role=\"img\" aria-label=\"{0} against epoch{3}\">\n",
+      html_escaped(chart.title), kWidth, kHeight, names);
+  out += grid(plot);
+  out += fmt::format("<text x=\"4\" y=\"{}\">{}</text>\n", kTop - 10, html_escaped(chart.unit));
+  out += marks_svg(plot, chart.marks);
+  for (const Series& one : chart.series) out += series_svg(plot, one);
+  out += tags_svg(plot, chart.series) + "</svg>\n";
+  if (chart.series.size() > 1 || !chart.marks.empty()) {
+    const auto key = [](const std::string& style, const std::string& mark) {
+      return fmt::format(
+          "<svg class=\"key {}\" viewBox=\"0 0 30 10\" aria-hidden=\"true\">{}</svg>", style, mark);
+    };
+    out += "<p class=\"legend\">";
+    for (const Series& one : chart.series) {
+      out += fmt::format(
+          "<span>{}{}{}</span> ", key(one.style, "<path class=\"key\" d=\"M0 5h30\"/>"),
+          one.tag.empty() ? "" : "<b>" + html_escaped(one.tag) + "</b> ", html_escaped(one.name));
+    }
+    if (!chart.marks.empty()) {
+      out += fmt::format("<span>{}learning rate changes</span>",
+                         key("", "<line class=\"mark\" x1=\"0\" y1=\"5\" x2=\"30\" y2=\"5\"/>"));
+    }
+    out += "</p>\n";
   }
-  if (!marks.empty()) out += "<span class=\"mark\"><i></i>learning rate changes</span>";
-  return out + "</p>\n</figure>\n";
+  return out + clip_remark(plot, chart.series) + "</figure>\n";
 }
 
 }  // namespace wrn

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "apps/recipes.h"
 #include "kernels/error.h"
 #include "models/wide_resnet.h"
 
@@ -25,12 +26,21 @@ constexpr const char* kFooter = R"(A model is named wrn-DEPTH-WIDTH, perhaps fol
   -lL    the deepening factor: L 3x3 convolutions a block, (DEPTH - 4) / (3 L) blocks a group
 for example wrn-28-10, wrn-40-2-B(3,1), wrn-40-2-l3.
 
+A recipe is the paper's; the defaults above are those of the first
+  paper-cifar          200 epochs, the rate 0.1 multiplied by 0.2 at 30, 60 and 80% of them
+  paper-cifar-dropout  the same with dropout 0.3
+  paper-svhn           SVHN divided by 255, no augmentation, dropout 0.4, 160 epochs, the rate 0.01
+                       multiplied by 0.1 at 50 and 75% of them
+
 Files written to the output directory
   config.json          every setting, the versions, the device and the threads
   metrics.jsonl        a line an epoch; losses, and errors in percent
-  report.html          curves, table and configuration on one page
+  report.html          curves, mistakes, network and configuration on one page
+  predictions.safetensors  what it said of every test image, for wrn_report; with --test-only too,
+                       where -o is given
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
   best.safetensors     the checkpoint of the lowest error (on the validation split if there is one)
+  tensorboard/         with --tensorboard: look at it with tensorboard --logdir DIRECTORY
 
 Exit status: 0 done, 1 run-time error, 2 usage, 3 out of memory, 4 loss not finite,
 128+n stopped by signal n after saving (SIGINT, SIGTERM).)";
@@ -76,15 +86,21 @@ void check(const Settings& s) {
 
 /// What the recipe says of everything that the command line left open.
 void apply_recipe(Settings& s, const std::set<std::string>& given) {
+  const Recipe& recipe = recipe_of(s.recipe);
+  nlohmann::json settings = s;
+  for (const auto& [name, value] : recipe.settings.items()) {
+    if (!given.contains(name)) settings[name] = value;
+  }
+  s = settings.get<Settings>();
   if (!given.contains("lr_drops")) {
-    // Epochs 60, 120 and 160 of 200; a drop at epoch 0 would be no drop.
-    for (const int tenths : {3, 6, 8}) {
-      const int epoch = s.epochs * tenths / 10;
+    for (const int percent : recipe.drop_percent) {
+      const int epoch = static_cast<int>(std::int64_t{s.epochs} * percent / 100);
+      // A drop at epoch 0 would be no drop.
       if (epoch > 0 && (s.lr_drops.empty() || epoch > s.lr_drops.back()))
         s.lr_drops.push_back(epoch);
     }
   }
-  if (s.data_path.empty()) s.data_path = s.dataset == "synthetic" ? "synthetic" : "cifar";
+  if (s.data_path.empty()) s.data_path = s.dataset.starts_with("cifar") ? "cifar" : s.dataset;
 }
 
 }  // namespace
@@ -100,17 +116,24 @@ Options parse_options(int argc, const char* const* argv) {
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::Throw);
 
   const std::string data = "Data";
-  app.add_option("--dataset", s.dataset, "cifar10, cifar100, or synthetic: drawn shapes")
-      ->check(CLI::IsMember({"cifar10", "cifar100", "synthetic"}))
+  app.add_option("--dataset", s.dataset, "cifar10, cifar100, svhn, or synthetic: drawn shapes")
+      ->check(CLI::IsMember({"cifar10", "cifar100", "svhn", "synthetic"}))
       ->capture_default_str()
       ->group(data);
-  app.add_option("--data-path", s.data_path,
-                 "directory of the binary files (default ./cifar; ./synthetic, which is drawn "
-                 "when it is not there)")
+  app.add_option(
+         "--data-path", s.data_path,
+         "directory of the files (default ./cifar; ./svhn; ./synthetic, which is drawn when "
+         "it is not there)")
+      ->group(data);
+  app.add_option("--svhn-extra", s.svhn_extra,
+                 "train on SVHN's extra images too: auto (where their file is there), yes or no")
+      ->check(CLI::IsMember({"auto", "yes", "no"}))
+      ->capture_default_str()
       ->group(data);
   app.add_option("--preprocess", s.preprocess,
-                 "meanstd: by the training set's mean and deviation; scale: divide by 255")
-      ->check(CLI::IsMember({"meanstd", "scale"}))
+                 "meanstd: by the training set's mean and deviation; scale: divide by 255; zca: "
+                 "global contrast normalisation and ZCA whitening, as in the paper's older tables")
+      ->check(CLI::IsMember({"meanstd", "scale", "zca"}))
       ->capture_default_str()
       ->group(data);
   app.add_flag("--no-augment", s.no_augment, "neither flip nor crop the training images")
@@ -154,9 +177,8 @@ Options parse_options(int argc, const char* const* argv) {
 
   const std::string training = "Training";
   app.add_option("--recipe", s.recipe,
-                 "paper-cifar: SGD with Nesterov momentum, the rate dropped at 30, 60 and 80% of "
-                 "the epochs")
-      ->check(CLI::IsMember({"paper-cifar"}))
+                 "where the settings come from that no flag gives: paper-cifar, "
+                 "paper-cifar-dropout or paper-svhn, see below")
       ->capture_default_str()
       ->group(training);
   app.add_option("--epochs", s.epochs, "passes over the training set")
@@ -178,6 +200,12 @@ Options parse_options(int argc, const char* const* argv) {
       ->group(training);
   app.add_flag("--keep-momentum", s.keep_momentum,
                "do not clear the momentum at a drop (the paper's code clears it)")
+      ->group(training);
+  app.add_option(
+         "--gamma-init", s.gamma_init,
+         "batch norm's gamma at the start: one, or uniform in (0, 1), as in the paper's code")
+      ->check(CLI::IsMember({"one", "uniform"}))
+      ->capture_default_str()
       ->group(training);
   app.add_option("--momentum", s.momentum, "Nesterov momentum")
       ->capture_default_str()
@@ -218,6 +246,9 @@ Options parse_options(int argc, const char* const* argv) {
                  "epochs between checkpoints; the last is always saved")
       ->check(CLI::Range(1, 100000))
       ->capture_default_str()
+      ->group(running);
+  app.add_flag("--tensorboard", options.tensorboard,
+               "write curves for TensorBoard too; a resumed run goes on with them")
       ->group(running);
   std::string resume;
   auto* resume_option =
@@ -294,6 +325,18 @@ Options parse_options(int argc, const char* const* argv) {
     usage("--test-only needs weights: give --resume [FILE] or --import-weights FILE");
   }
   return options;
+}
+
+Device resolve_device(std::string& name) {
+  if (name == "auto") {
+    name = "cuda";
+    try {
+      check_available(Device::kCuda);
+    } catch (const Error&) {
+      name = "cpu";
+    }
+  }
+  return name == "cuda" ? Device::kCuda : Device::kCpu;
 }
 
 Settings resumed_settings(const Settings& saved, const Options& options) {

@@ -8,9 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "kernels/context.h"
+
 namespace wrn {
 
-/// The settings of a run, which its checkpoints carry. Each is a flag of the same name.
+/// The settings of a run, which its checkpoints carry. Each is a flag of the same name; what no
+/// flag gives is the recipe's. A checkpoint of before there was a setting has its default.
 struct Settings {
   std::string dataset = "cifar10", data_path, model = "wrn-28-10", recipe = "paper-cifar";
   double dropout = 0;
@@ -18,7 +21,7 @@ struct Settings {
   double lr = 0.1, momentum = 0.9, weight_decay = 5e-4, lr_drop_factor = 0.2;
   std::vector<int> lr_drops;  // epochs from 0; by the recipe where the flag is not given
   bool keep_momentum = false, no_augment = false, keep_last_batch = false;
-  std::string preprocess = "meanstd";
+  std::string preprocess = "meanstd", gamma_init = "one", svhn_extra = "auto";
   double val_split = 0;
   std::uint64_t seed = 1;
   std::int64_t limit_train = 0, limit_test = 0;  // 0 = all
@@ -27,17 +30,20 @@ struct Settings {
   int save_every = 1;
 };
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Settings, dataset, data_path, model, recipe, dropout, epochs,
-                                   batch_size, lr, momentum, weight_decay, lr_drop_factor, lr_drops,
-                                   keep_momentum, no_augment, keep_last_batch, preprocess,
-                                   val_split, seed, limit_train, limit_test, device, precision,
-                                   threads, save_every)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Settings, dataset, data_path, model, recipe,
+                                                dropout, epochs, batch_size, lr, momentum,
+                                                weight_decay, lr_drop_factor, lr_drops,
+                                                keep_momentum, no_augment, keep_last_batch,
+                                                preprocess, gamma_init, svhn_extra, val_split, seed,
+                                                limit_train, limit_test, device, precision, threads,
+                                                save_every)
 
 struct Options {
   Settings settings;
   std::set<std::string> given;  // the settings named on the command line
   std::string output_dir;       // empty: runs/<dataset>-<model>-seed<seed>
-  bool overwrite = false, quiet = false, test_only = false, nvtx = false, plan = false;
+  bool overwrite = false, quiet = false, test_only = false, nvtx = false, plan = false,
+       tensorboard = false;
   std::vector<double> ceilings;       // of --plan: TFLOP/s, TB/s; empty: those measured
   std::optional<std::string> resume;  // the file; "" for the run in the output directory
   std::string export_weights, import_weights;
@@ -46,6 +52,10 @@ struct Options {
 /// Throws an Error(kUsage) for what is wrong on the command line. Prints and exits for --help and
 /// --version.
 Options parse_options(int argc, const char* const* argv);
+
+/// The device of this name, where "auto" is the GPU if it can be used. Leaves in `name` what it
+/// came to.
+Device resolve_device(std::string& name);
 
 /// The settings of a checkpoint, changed by those of the command line that may change: where the
 /// data is, and how the program runs. Throws an Error(kUsage) for any other that differs.

@@ -5,13 +5,16 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <tuple>
 #include <utility>
 
 #include "apps/chart.h"
 #include "apps/progress.h"
+#include "apps/report_parts.h"
 
 namespace wrn {
 namespace {
@@ -41,14 +44,23 @@ bool present(const Metrics& metrics, const std::string& key) {
                      [&](const json& line) { return line.contains(key); });
 }
 
+/// As much of it as a person reads.
 std::string value_text(const json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  if (!value.is_array() || value.empty()) {
-    return value.dump(-1, ' ', false, json::error_handler_t::replace);
-  }
+  constexpr std::size_t kMost = 300;
   std::string out;
-  for (const json& item : value) out += (out.empty() ? "" : ", ") + value_text(item);
-  return out;
+  if (value.is_array() && !value.empty()) {
+    for (const json& item : value) {
+      out += (out.empty() ? "" : ", ") + value_text(item);
+      if (out.size() > kMost) break;
+    }
+  } else if (value.is_number_float()) {
+    out = fmt::format("{:.6g}", value.get<double>());
+  } else if (value.is_string()) {
+    out = value.get<std::string>();
+  } else {
+    out = value.dump(-1, ' ', false, json::error_handler_t::replace);
+  }
+  return out.size() > kMost ? out.substr(0, kMost) + "…" : out;
 }
 
 std::string config_text(const json& config, const char* pointer, const std::string& otherwise) {
@@ -75,6 +87,9 @@ std::string ranges(const std::vector<int>& epochs) {
   }
   return out;
 }
+
+constexpr std::size_t kMostRows = 400;   // of a table
+constexpr std::size_t kMostImages = 24;  // of mistakes in a page
 
 /// A metric as the table, the charts and the remarks show it.
 struct Column {
@@ -122,11 +137,27 @@ std::string about(const json& config) {
         std::tuple{"/dataset/test_images", "", " test images"},
         std::tuple{"/training/batch_size", "batches of ", ""}, std::tuple{"/device", "", ""},
         std::tuple{"/threads", "", " threads"}}) {
-    const std::string text = config_text(config, pointer, "");
-    if (text.empty()) continue;
+    const json::json_pointer path(pointer);
+    if (!config.contains(path)) continue;
+    const json& value = config.at(path);
+    const std::string text =
+        value.is_number_integer() ? with_commas(value.get<std::int64_t>()) : value_text(value);
     out += (out.empty() ? "" : " · ") + (before + html_escaped(text) + after);
   }
   return out.empty() ? "" : "<p class=\"about\">" + out + "</p>\n";
+}
+
+double total_seconds(const Metrics& metrics) {
+  const std::vector<double> seconds = finite_column(metrics, "seconds");
+  return std::accumulate(seconds.begin(), seconds.end(), 0.0);
+}
+
+double median_speed(const Metrics& metrics) {
+  std::vector<double> speed = finite_column(metrics, "images_per_second");
+  if (speed.empty()) return NAN;
+  std::sort(speed.begin(), speed.end());
+  // Of an even number of epochs, the mean of the middle two.
+  return (speed[(speed.size() - 1) / 2] + speed[speed.size() / 2]) / 2;
 }
 
 std::string summary(const json& config, const Metrics& metrics) {
@@ -143,15 +174,13 @@ std::string summary(const json& config, const Metrics& metrics) {
     out += tile(by_test ? "Best test error" : "Test error, best validated",
                 percent(number(metrics[*best], "test_error")), where);
   }
-  double seconds = 0;
-  for (const double epoch : finite_column(metrics, "seconds")) seconds += epoch;
-  out += tile("Time", duration_text(seconds), "all epochs");
-  std::vector<double> speed = finite_column(metrics, "images_per_second");
-  std::sort(speed.begin(), speed.end());
-  // Of an even number of epochs, the mean of the middle two.
-  const double median =
-      speed.empty() ? NAN : (speed[(speed.size() - 1) / 2] + speed[speed.size() / 2]) / 2;
-  out += tile("Speed", fixed(median, 0), "images/s, median");
+  if (present(metrics, "test_top5_error")) {
+    out += tile("Test top-5 error", percent(number(metrics[last], "test_top5_error")),
+                "not among the five likeliest");
+  }
+  out += tile("Training error", percent(number(metrics[last], "train_error")), "augmented images");
+  out += tile("Time", duration_text(total_seconds(metrics)), "all epochs");
+  out += tile("Speed", fixed(median_speed(metrics), 0), "images/s, median");
   return out + "</dl>\n";
 }
 
@@ -186,29 +215,89 @@ std::vector<Mark> rate_changes(const Metrics& metrics) {
   return marks;
 }
 
-std::string curves(const Metrics& metrics, const std::string& title, const std::string& what) {
-  std::vector<Series> series;
-  for (const auto& [split, name] : {std::pair{"train", "training"}, std::pair{"val", "validation"},
-                                    std::pair{"test", "test"}}) {
-    const std::string key = std::string(split) + "_" + what;
-    if (!present(metrics, key)) continue;
-    series.push_back({name, split, {}});
-    for (std::size_t i = 0; i < metrics.size(); ++i) {
-      series.back().points.push_back(
-          {static_cast<double>(epoch_of(metrics, i)), number(metrics[i], key)});
+std::vector<Point> points_of(const Metrics& metrics, const std::string& key) {
+  std::vector<Point> points;
+  for (std::size_t i = 0; i < metrics.size(); ++i) {
+    points.push_back({static_cast<double>(epoch_of(metrics, i)), number(metrics[i], key)});
+  }
+  return points;
+}
+
+/// A network that knows nothing has a loss of log(classes); far above it, a loss says only that
+/// training went wrong. No error is above 100%.
+double clip_of(const std::vector<RunRecord>& runs, const std::string& what) {
+  if (what != "loss") return 100;
+  double classes = 10;
+  for (const RunRecord& run : runs) {
+    const json::json_pointer path("/model/classes");
+    if (run.config.contains(path) && run.config.at(path).is_number()) {
+      classes = std::clamp(run.config.at(path).get<double>(), classes, 1e6);
     }
   }
-  return chart_html(title, series, rate_changes(metrics));
+  return 3 * std::log(classes);
+}
+
+/// A run's splits on one pair of axes.
+std::string split_curves(const RunRecord& run, const std::string& title, const std::string& what) {
+  Chart chart{
+      title, what == "loss" ? "loss" : "%", {}, rate_changes(run.metrics), clip_of({run}, what)};
+  for (const auto& [split, name, style] :
+       {std::tuple{"test", "test", "r0"}, std::tuple{"train", "training", "r1"},
+        std::tuple{"val", "validation", "r2"}}) {
+    const std::string key = std::string(split) + "_" + what;
+    if (!present(run.metrics, key)) continue;
+    chart.series.push_back({name, style, points_of(run.metrics, key)});
+  }
+  return chart_html(chart);
+}
+
+/// A letter for each run, by which charts and tables speak of it.
+std::string tag_of(std::size_t run) {
+  return run < 26 ? std::string(1, static_cast<char>('A' + run)) : std::to_string(run + 1);
+}
+
+std::string style_of(std::size_t run) { return fmt::format("r{}", run % 8); }
+
+/// One metric of all runs on one pair of axes; nothing where none has it.
+std::string run_curves(const std::vector<RunRecord>& runs, const std::string& title,
+                       const std::string& unit, const std::string& key) {
+  Chart chart{title, unit, {}};
+  if (unit != "images/s") chart.clip = clip_of(runs, unit == "%" ? "error" : "loss");
+  const auto same_drops = [&](const RunRecord& run) {
+    const auto ours = rate_changes(run.metrics), first = rate_changes(runs[0].metrics);
+    return std::equal(
+        ours.begin(), ours.end(), first.begin(), first.end(),
+        [](const Mark& a, const Mark& b) { return a.epoch == b.epoch && a.label == b.label; });
+  };
+  const bool same = std::all_of(runs.begin(), runs.end(), same_drops);
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (!present(runs[i].metrics, key)) continue;
+    const bool several = runs.size() > 1;
+    chart.series.push_back({several ? runs[i].name : title, style_of(i),
+                            points_of(runs[i].metrics, key), several ? tag_of(i) : ""});
+    if (same && i > 0) continue;
+    for (Mark mark : rate_changes(runs[i].metrics)) {
+      if (!same) mark.label = tag_of(i) + ": " + mark.label;
+      chart.marks.push_back(mark);
+    }
+  }
+  if (chart.marks.size() > 12) chart.marks.clear();
+  std::stable_sort(chart.marks.begin(), chart.marks.end(),
+                   [](const Mark& a, const Mark& b) { return a.epoch < b.epoch; });
+  return chart.series.empty() ? "" : chart_html(chart);
 }
 
 std::string epoch_table(const Metrics& metrics, const std::vector<Column>& columns,
                         std::size_t first) {
+  const std::size_t every = (metrics.size() - first + kMostRows - 1) / kMostRows;
   std::string out =
-      "<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr><th>epoch</th><th>lr</th>";
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" "
+      "aria-label=\"epochs\"><table>\n<thead><tr><th>epoch</th><th>lr</th>";
   for (const Column& column : columns) out += "<th>" + column.heading + "</th>";
   out += "</tr></thead>\n<tbody>\n";
   const auto best = best_epoch(metrics);
   for (std::size_t i = first; i < metrics.size(); ++i) {
+    if (i % every != 0 && i + 1 != metrics.size() && best != i) continue;
     const double rate = number(metrics[i], "lr");
     out += fmt::format("<tr{}><td>{}</td><td>{}</td>", best == i ? " class=\"best\"" : "",
                        epoch_of(metrics, i), std::isnan(rate) ? "–" : fmt::format("{:g}", rate));
@@ -228,8 +317,10 @@ std::string epochs_section(const Metrics& metrics, const std::vector<Column>& co
   out += epoch_table(metrics, columns, metrics.size() - shown);
   if (best_epoch(metrics)) out += "<p class=\"legend\">The best epoch is in bold.</p>\n";
   if (metrics.size() > shown) {
-    out += fmt::format("<details><summary>All {} epochs</summary>\n{}</details>\n", metrics.size(),
-                       epoch_table(metrics, columns, 0));
+    const bool all = metrics.size() <= kMostRows;
+    out +=
+        fmt::format("<details><summary>{} {} epochs</summary>\n{}</details>\n",
+                    all ? "All" : "Some of all", metrics.size(), epoch_table(metrics, columns, 0));
   }
   return out;
 }
@@ -247,93 +338,179 @@ std::string config_rows(const json& value, const std::string& name) {
   return out;
 }
 
-constexpr const char* kStyle = R"(
-:root { color-scheme: light dark; --page: #fff; --text: #1c2024; --soft: #5c6670; --rule: #d9dee3;
-  --panel: #f5f7f9; --train: #0b6bb8; --val: #12805c; --test: #d1500b; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #14171a; --text: #e6e9ec; --soft: #9aa5b0; --rule: #343b42;
-    --panel: #1d2126; --train: #5fb0f2; --val: #45c496; --test: #ff9355; } }
-body { margin: 0 auto; padding: 1.25rem 1rem 3rem; max-width: 62rem; background: var(--page);
-  color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-small, .about, .legend, figcaption small { color: var(--soft); }
-.about { margin: .25rem 0 1.25rem; }
-.summary { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem;
-  margin: 0 0 1rem; }
-.summary div { background: var(--panel); border-radius: .5rem; padding: .6rem .8rem; }
-.summary dt { color: var(--soft); font-size: .85rem; }
-.summary dd { margin: 0; font-size: 1.4rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.summary small { display: block; font-size: .8rem; font-weight: 400; }
-.remark { border-left: 4px solid var(--test); padding: .3rem .8rem; background: var(--panel); }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
-  gap: 1.25rem; }
-figure { margin: 0; }
-figcaption { font-weight: 600; }
-svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font-size: 12.5px; }
-svg text.x { text-anchor: middle; }
-svg text.y, svg text.mark { text-anchor: end; }
-svg text.mark { font-size: 11px; paint-order: stroke; stroke: var(--page); stroke-width: 3px; }
-svg line.grid { stroke: var(--rule); }
-svg line.axis, svg line.mark { stroke: var(--soft); }
-svg line.mark { stroke-dasharray: 4 3; }
-polyline { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; }
-circle { fill: currentColor; }
-g.train, .train i { color: var(--train); }
-g.val, .val i { color: var(--val); }
-g.test, .test i { color: var(--test); }
-.legend { margin: .25rem 0 0; font-size: .9rem; display: flex; flex-wrap: wrap; gap: 0 1.1rem; }
-.legend i { display: inline-block; width: 1.4em; border-top: 3px solid; margin-right: .4em;
-  vertical-align: .25em; }
-.legend .mark i { border-top: 2px dashed; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: right;
-  white-space: nowrap; }
-thead th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
-tr.best td { font-weight: 700; background: var(--panel); }
-.config th, .config td { text-align: left; vertical-align: top; }
-.config th { color: var(--soft); font-weight: 400; }
-.config td { white-space: normal; overflow-wrap: anywhere; }
-summary { cursor: pointer; margin: .8rem 0; }
-)";
+/// A table for each part of the configuration, side by side.
+std::string config_section(const json& config) {
+  if (config.empty()) return "";
+  std::string out = "<h2>Configuration</h2>\n<div class=\"configuration\">\n";
+  std::string rest;
+  const auto table = [](const std::string& heading, const std::string& rows) {
+    return "<div><h3>" + heading + "</h3>\n<table class=\"config\">\n" + rows + "</table></div>\n";
+  };
+  if (config.is_object()) {
+    for (const auto& [key, value] : config.items()) {
+      if (value.is_object() && !value.empty()) {
+        out += table(html_escaped(key), config_rows(value, ""));
+      } else {
+        rest += config_rows(value, key);
+      }
+    }
+  } else {
+    rest = config_rows(config, "config.json");
+  }
+  if (!rest.empty()) out += table("machine", rest);
+  return out + "</div>\n";
+}
 
-}  // namespace
+std::string network_section(const json& config) {
+  try {
+    WideResNetSpec spec = parse_model(config.at("model").at("name").get<std::string>());
+    spec.classes = config.at("model").value("classes", 10);
+    if (config.contains("training")) spec.dropout = config["training"].value("dropout", 0.0F);
+    spec.blocks();
+    return "<h2>The network</h2>\n" + network_html(spec);
+  } catch (const std::exception&) {
+    return "";  // a name of another program's
+  }
+}
 
-std::string report_html(const json& config, const Metrics& metrics) {
-  const std::string title =
-      html_escaped(config_text(config, "/model/name", "a network") + " on " +
-                   config_text(config, "/dataset/name", "an unnamed data set"));
-  std::string out = fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-      "<title>{0}</title>\n<style>{1}</style>\n</head>\n<body>\n<h1>{0}</h1>\n",
-      title, kStyle);
-  out += about(config);
-
+std::vector<Column> columns_of(const Metrics& metrics) {
   std::vector<Column> columns;
   for (const Column& column :
        {Column{"train_loss", "training loss", 4}, Column{"train_error", "training error, %", 2},
         Column{"val_loss", "validation loss", 4}, Column{"val_error", "validation error, %", 2},
         Column{"test_loss", "test loss", 4}, Column{"test_error", "test error, %", 2},
-        Column{"seconds", "seconds", 1}, Column{"images_per_second", "images/s", 0}}) {
+        Column{"test_top5_error", "test top-5 error, %", 2}, Column{"seconds", "seconds", 1},
+        Column{"images_per_second", "images/s", 0}}) {
     if (present(metrics, column.key)) columns.push_back(column);
   }
-  if (metrics.empty()) {
+  return columns;
+}
+
+/// What stands below the curves of one run.
+std::string details_of(const RunRecord& run, std::size_t images) {
+  std::string out;
+  // Those of a later epoch were left by an evaluation that this run has not come to again.
+  if (run.predictions && run.predictions->epoch <= static_cast<int>(run.metrics.size())) {
+    out += predictions_html(*run.predictions, images);
+  }
+  out += network_section(run.config);
+  if (!run.metrics.empty()) out += epochs_section(run.metrics, columns_of(run.metrics));
+  return out + config_section(run.config);
+}
+
+std::string title_of(const RunRecord& run) {
+  return html_escaped(config_text(run.config, "/model/name", "a network") + " on " +
+                      config_text(run.config, "/dataset/name", "an unnamed data set"));
+}
+
+std::string one_run(const RunRecord& run) {
+  std::string out = "<h1>" + title_of(run) + "</h1>\n" + about(run.config);
+  if (run.metrics.empty()) {
     out += "<p>No epoch is finished yet.</p>\n";
   } else {
-    out += summary(config, metrics) + gaps_remark(metrics, columns);
-    out += "<div class=\"charts\">\n" + curves(metrics, "Loss", "loss") +
-           curves(metrics, "Error, %", "error") + "</div>\n";
-    out += epochs_section(metrics, columns);
+    out += summary(run.config, run.metrics) + gaps_remark(run.metrics, columns_of(run.metrics));
+    out += "<div class=\"charts\">\n" + split_curves(run, "Error", "error") +
+           split_curves(run, "Loss", "loss") +
+           run_curves({run}, "Training speed", "images/s", "images_per_second") + "</div>\n";
   }
-  if (!config.empty()) {
+  return out + details_of(run, kMostImages);
+}
+
+std::string results_table(const std::vector<RunRecord>& runs) {
+  std::string out =
+      "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"results\"><table "
+      "class=\"runs\">\n<thead><tr><th>run</th><th>epochs</th><th>test error, %</th><th>test "
+      "loss</th><th>best test error, %</th><th>training error, %</th><th>time</th><th>images/s, "
+      "median</th></tr></thead>\n<tbody>\n";
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    const Metrics& metrics = runs[i].metrics;
+    const json last = metrics.empty() ? json::object() : metrics.back();
+    const auto best = best_epoch(metrics);
+    out += fmt::format(
+        "<tr><td class=\"name\"><span class=\"{}\"><b>{}</b></span> {}</td><td>{}</td><td>{}</td>"
+        "<td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+        style_of(i), tag_of(i), html_escaped(runs[i].name), metrics.size(),
+        fixed(number(last, "test_error"), 2), fixed(number(last, "test_loss"), 4),
+        best ? fixed(number(metrics[*best], "test_error"), 2) : "–",
+        fixed(number(last, "train_error"), 2), duration_text(total_seconds(metrics)),
+        fixed(median_speed(metrics), 0));
+  }
+  return out + "</tbody></table></div>\n";
+}
+
+/// The settings that differ, a row each.
+std::string differences_table(const std::vector<RunRecord>& runs) {
+  std::vector<std::string> names;
+  std::vector<std::map<std::string, std::string>> values;
+  for (const RunRecord& run : runs) {
+    auto& of_run = values.emplace_back();
+    for (const auto& [pointer, value] : run.config.flatten().items()) {
+      // "/training/lr_drops/2" is a part of "training.lr_drops".
+      std::string name = pointer;
+      const auto slash = name.rfind('/');
+      if (slash != std::string::npos && slash + 1 < name.size() &&
+          name.find_first_not_of("0123456789", slash + 1) == std::string::npos) {
+        name.resize(slash);
+      }
+      std::string& text = of_run[name];
+      text += (text.empty() ? "" : ", ") + value_text(value);
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+    }
+  }
+  std::string rows;
+  for (const std::string& name : names) {
+    const auto of = [&](std::size_t i) { return values[i].contains(name) ? values[i][name] : "–"; };
+    bool differs = false;
+    std::string row;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+      differs = differs || of(i) != of(0);
+      row += "<td>" + html_escaped(of(i)) + "</td>";
+    }
+    if (!differs) continue;
+    std::string dotted = name.substr(std::min<std::size_t>(1, name.size()));
+    std::replace(dotted.begin(), dotted.end(), '/', '.');
+    rows += "<tr><th scope=\"row\">" + html_escaped(dotted) + "</th>" + row + "</tr>\n";
+  }
+  if (rows.empty()) return "<p>Their configurations are the same.</p>\n";
+  std::string head;
+  for (std::size_t i = 0; i < runs.size(); ++i) head += "<th scope=\"col\">" + tag_of(i) + "</th>";
+  return "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"differences\"><table "
+         "class=\"differences\">\n<thead><tr><th>setting</th>" +
+         head + "</tr></thead>\n<tbody>\n" + rows + "</tbody></table></div>\n";
+}
+
+std::string several_runs(const std::vector<RunRecord>& runs) {
+  std::string out = fmt::format("<h1>{} runs compared</h1>\n", runs.size()) + results_table(runs);
+  out += "<h2>What differs</h2>\n" + differences_table(runs) +
+         "<h2>Curves</h2>\n<div class=\"charts\">\n";
+  for (const auto& [title, unit, key] :
+       {std::tuple{"Test error", "%", "test_error"}, std::tuple{"Test loss", "loss", "test_loss"},
+        std::tuple{"Training error", "%", "train_error"},
+        std::tuple{"Training loss", "loss", "train_loss"},
+        std::tuple{"Training speed", "images/s", "images_per_second"}}) {
+    out += run_curves(runs, title, unit, key);
+  }
+  out += "</div>\n<h2>Each run</h2>\n";
+  for (std::size_t i = 0; i < runs.size(); ++i) {
     out +=
-        "<h2>Configuration</h2>\n<div class=\"scroll\" tabindex=\"0\"><table class=\"config\">\n" +
-        config_rows(config, "") + "</table></div>\n";
+        fmt::format("<details class=\"run\"><summary>{} {}: {}</summary>\n{}{}</details>\n",
+                    tag_of(i), html_escaped(runs[i].name), title_of(runs[i]), about(runs[i].config),
+                    details_of(runs[i], std::max<std::size_t>(4, kMostImages / runs.size())));
   }
-  return out + "</body>\n</html>\n";
+  return out;
+}
+
+}  // namespace
+
+std::string report_html(const std::vector<RunRecord>& runs) {
+  const bool one = runs.size() == 1;
+  return fmt::format(
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
+      "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</"
+      "html>\n",
+      one ? title_of(runs[0]) : fmt::format("{} runs compared", runs.size()), kReportStyle,
+      one ? one_run(runs[0]) : several_runs(runs));
 }
 
 }  // namespace wrn

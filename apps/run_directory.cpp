@@ -5,6 +5,7 @@
 #include "apps/report.h"
 #include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
+#include "kernels/augment.h"
 
 namespace wrn {
 namespace {
@@ -48,6 +49,7 @@ std::map<std::string, std::string> to_metadata(const Checkpoint& c) {
           {"class_names", nlohmann::json(c.class_names).dump()},
           {"mean", nlohmann::json(c.normalisation.mean).dump()},
           {"std", nlohmann::json(c.normalisation.std).dump()},
+          {"whitening", c.whitening ? c.whitening->checksum() : "none"},
           {"settings", settings.dump()},
           {"data_checksum", c.data_checksum},
           {"position", to_json(c.position).dump()},
@@ -82,6 +84,14 @@ Checkpoint checkpoint_of(const Safetensors& file) {
       c.normalisation.mean[i] = parsed("mean").at(i).get<float>();
       c.normalisation.std[i] = parsed("std").at(i).get<float>();
     }
+    if (const auto found = file.metadata.find("whitening");
+        found != file.metadata.end() && found->second != "none") {
+      c.whitening = import_whitening(file, found->second);
+      if (c.whitening->features != kImageBytes) {
+        fail("{}: its whitening is of images of {} values", file.file.string(),
+             c.whitening->features);
+      }
+    }
     c.data_checksum = text("data_checksum");
     c.position = position_of(parsed("position"));
     c.steps_per_epoch = parsed("steps_per_epoch").get<std::int64_t>();
@@ -102,9 +112,8 @@ Checkpoint checkpoint_of(const Safetensors& file) {
 
 bool RunDirectory::holds_a_run() const {
   std::error_code error;  // whatever cannot be looked at, prepare() speaks of
-  return fs::exists(latest(), error) || fs::exists(best(), error) ||
-         fs::exists(directory_ / "config.json", error) ||
-         fs::exists(directory_ / "metrics.jsonl", error);
+  return fs::exists(latest(), error) || fs::exists(best(), error) || fs::exists(config(), error) ||
+         fs::exists(metrics(), error);
 }
 
 void RunDirectory::prepare() const {
@@ -117,22 +126,33 @@ void RunDirectory::prepare() const {
   remove_stale_temporaries(directory_);
 }
 
-void RunDirectory::remove_best() const {
-  std::error_code error;
-  fs::remove(best(), error);
-  if (error) fail("cannot remove {}: {}", best().string(), error.message());
+void RunDirectory::remove_leftovers() const {
+  for (const fs::path& path : {best(), predictions(), tensorboard()}) {
+    std::error_code error;
+    fs::remove_all(path, error);
+    if (error) fail("cannot remove {}: {}", path.string(), error.message());
+  }
 }
 
+void RunDirectory::begin_events() { events_ = std::make_shared<EventFile>(tensorboard()); }
+
 void RunDirectory::write_config(const nlohmann::json& config) const {
-  write_file_atomically(directory_ / "config.json", config.dump(2) + "\n");
+  write_file_atomically(this->config(), config.dump(2) + "\n");
 }
 
 void RunDirectory::write_metrics(const nlohmann::json& config,
                                  const std::vector<nlohmann::json>& metrics) const {
   std::string lines;
   for (const nlohmann::json& line : metrics) lines += line.dump() + "\n";
-  write_file_atomically(directory_ / "metrics.jsonl", lines);
-  write_file_atomically(report(), report_html(config, metrics));
+  write_file_atomically(this->metrics(), lines);
+  RunRecord run{directory_.filename().string(), config, metrics, std::nullopt};
+  try {
+    run.predictions = read_predictions(predictions());
+  } catch (const Error&) {
+    // None yet, or those of a run that someone else left here: the report does without.
+  }
+  write_file_atomically(report(), report_html({run}));
+  if (events_) events_->write(metrics);
 }
 
 void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& parameters,
@@ -140,6 +160,7 @@ void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& paramete
   Safetensors file;
   file.metadata = to_metadata(checkpoint);
   export_state(parameters, checkpoint.total_steps(), true, file);
+  if (checkpoint.whitening) export_whitening(*checkpoint.whitening, file);
   // Best comes first: killed between the two, the run comes to this epoch once more. The other way
   // round, it would go on from here with a best that is out of date.
   write_safetensors(is_best ? best() : latest(), file);

@@ -1,16 +1,21 @@
 // The files of a run, and what a checkpoint holds besides weights.
 //
 //   config.json  metrics.jsonl  report.html  latest.safetensors  best.safetensors
+//   predictions.safetensors  tensorboard/
 //
 // A checkpoint carries the whole history of metrics, so that resuming from any of them needs no
 // other file: metrics.jsonl is rewritten from it, which cuts off the epochs that came after.
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "apps/options.h"
+#include "apps/tensorboard.h"
+#include "data/whitening.h"
 #include "engine/parameters.h"
 #include "engine/safetensors.h"
 #include "kernels/kernels.h"
@@ -37,6 +42,7 @@ struct Checkpoint {
   int classes = 0;
   std::vector<std::string> class_names;
   Normalisation normalisation{};
+  std::optional<Whitening> whitening;  // tensors of the file; its checksum is in the metadata
   std::string data_checksum;
   Position position;
   std::int64_t steps_per_epoch = 0;
@@ -59,16 +65,23 @@ class RunDirectory {
   const std::filesystem::path& path() const { return directory_; }
   std::filesystem::path latest() const { return directory_ / "latest.safetensors"; }
   std::filesystem::path best() const { return directory_ / "best.safetensors"; }
+  std::filesystem::path config() const { return directory_ / "config.json"; }
+  std::filesystem::path metrics() const { return directory_ / "metrics.jsonl"; }
   std::filesystem::path report() const { return directory_ / "report.html"; }
+  std::filesystem::path tensorboard() const { return directory_ / "tensorboard"; }
+  std::filesystem::path predictions() const { return directory_ / "predictions.safetensors"; }
 
   bool holds_a_run() const;
   /// Makes the directory where there is none. Removes what a killed process left half-written.
   void prepare() const;
   /// What a run that is replaced leaves and the new one does not at once write itself.
-  void remove_best() const;
+  void remove_leftovers() const;
+  /// From now on write_metrics() writes TensorBoard's events too.
+  void begin_events();
 
   void write_config(const nlohmann::json& config) const;
-  /// metrics.jsonl and report.html, from the history.
+  /// metrics.jsonl, report.html and the events, from the history and the predictions that are
+  /// there.
   void write_metrics(const nlohmann::json& config,
                      const std::vector<nlohmann::json>& metrics) const;
   /// latest.safetensors; with `is_best`, best.safetensors too, as the same file.
@@ -76,6 +89,7 @@ class RunDirectory {
 
  private:
   std::filesystem::path directory_;
+  std::shared_ptr<EventFile> events_;  // where they are wanted
 };
 
 }  // namespace wrn

@@ -27,8 +27,10 @@ double learning_rate(const Settings& settings, int epoch) {
 
 SplitResult result_of(const Metrics& sums) {
   const double images = static_cast<double>(sums.images);
-  return {sums.loss_sum / images, 100.0 * static_cast<double>(sums.wrong) / images,
-          100.0 * static_cast<double>(sums.wrong_top5) / images};
+  return {sums.loss_sum / images,
+          100.0 * static_cast<double>(sums.wrong) / images,
+          100.0 * static_cast<double>(sums.wrong_top5) / images,
+          {}};
 }
 
 [[noreturn]] void diverged(const std::string& what, double rate) {
@@ -48,14 +50,16 @@ WideResNetSpec spec_of(const Settings& settings, int classes) {
 }
 
 Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
-                 const Normalisation& normalisation, Context& context,
+                 const Normalisation& normalisation, const Whitening* whitening, Context& context,
                  const volatile std::sig_atomic_t& stop, Purpose purpose)
     : settings_(settings),
       normalisation_(normalisation),
       context_(context),
       stop_(stop),
+      test_data_(test),
       model_(spec_of(settings, train.classes()), context.device(), context.precision()),
-      data_(train, test, context.device()),
+      data_(whitening != nullptr ? ResidentData(train, test, *whitening, context)
+                                 : ResidentData(train, test, context.device())),
       split_(split_validation(train.size(), settings.val_split, settings.seed)),
       test_(static_cast<std::size_t>(test.size())),
       state_(context.device()) {
@@ -91,11 +95,13 @@ Program Trainer::record_training(int rows) const {
   return record_step(model_, data_, input, state_, context_);
 }
 
-Program Trainer::record_evaluation(int rows) const {
+Trainer::Evaluation Trainer::record_evaluation(int rows) const {
   Tape tape(Mode::kInference, state_, context_);
   const Batch batch = load_images(tape, data_, {order_, rows, normalisation_, false});
-  softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels);
-  return tape.finish();
+  const Tensor logits = model_.forward(tape, batch.images);
+  softmax_cross_entropy(tape, logits, batch.labels);
+  tape.keep(logits);
+  return {tape.finish(), logits};
 }
 
 void Trainer::record_programs(Purpose purpose) {
@@ -114,14 +120,14 @@ void Trainer::record_programs(Purpose purpose) {
   }
   evaluation_ = record_evaluation(rows);
 
-  std::size_t bytes = std::max(evaluation_->arena_bytes(), shuffle_workspace());
+  std::size_t bytes = std::max(evaluation_->program.arena_bytes(), shuffle_workspace());
   for (const auto* program : {&training_, &partial_training_}) {
     if (*program) bytes = std::max(bytes, (*program)->arena_bytes());
   }
   if (const std::size_t free = available_memory(context_.device()); bytes > free) {
     const auto bytes_for = [&](int batch) {
       const std::size_t evaluation =
-          std::max(record_evaluation(batch).arena_bytes(), shuffle_workspace());
+          std::max(record_evaluation(batch).program.arena_bytes(), shuffle_workspace());
       return purpose == Purpose::kTest ? evaluation
                                        : std::max(evaluation, record_training(batch).arena_bytes());
     };
@@ -138,13 +144,13 @@ void Trainer::record_programs(Purpose purpose) {
         Status::kOutOfMemory);
   }
   arena_.emplace(bytes, "the tensors of a step", context_.device());
-  for (auto* program : {&training_, &partial_training_, &evaluation_}) {
+  for (auto* program : {&training_, &partial_training_}) {
     if (*program) (*program)->bind(arena_->data());
   }
+  evaluation_->program.bind(arena_->data());
   // The odd batch of an epoch's end runs once in an epoch: not worth a graph.
-  for (auto* program : {&training_, &evaluation_}) {
-    if (*program) (*program)->use_graph();
-  }
+  if (training_) training_->use_graph();
+  evaluation_->program.use_graph();
 }
 
 std::size_t Trainer::shuffle_workspace() const {
@@ -226,13 +232,22 @@ std::optional<SplitResult> Trainer::evaluate(const std::vector<std::int32_t>& in
   padded.resize(static_cast<std::size_t>(order_.size()), -1);
   order_.write<std::int32_t>(padded);
   state_.metrics.write<Metrics>(std::array<Metrics, 1>{});
+  std::vector<Answer> answers;
   for (std::int64_t first = 0; first < std::ssize(indices); first += settings_.batch_size) {
     if (stop_ != 0) return std::nullopt;
     StepState state{};
     state.first = first;
-    run(*evaluation_, state);
+    run(evaluation_->program, state);
+    const std::vector<float> logits = evaluation_->program.read(evaluation_->logits);
+    const auto classes = static_cast<std::size_t>(evaluation_->logits.dim(1));
+    for (std::size_t row = 0; row < logits.size() && std::ssize(answers) < std::ssize(indices);
+         row += classes) {
+      answers.push_back(most_probable(std::span(logits).subspan(row, classes), 1).front());
+    }
   }
-  return result_of(state_.metrics.read<Metrics>().front());
+  SplitResult result = result_of(state_.metrics.read<Metrics>().front());
+  result.answers = std::move(answers);
+  return result;
 }
 
 void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
@@ -276,6 +291,8 @@ void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
     }
     checkpoint.metrics.push_back(line);
     position = {.epoch = position.epoch + 1};
+    write_predictions(directory.predictions(),
+                      predictions_of(test_data_, test->answers, position.epoch));
     directory.write_metrics(config, checkpoint.metrics);
     if (position.epoch % settings_.save_every == 0 || position.epoch == settings_.epochs) {
       const SplitResult& judge = validation ? *validation : *test;

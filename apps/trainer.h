@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "apps/options.h"
+#include "apps/predictions.h"
 #include "apps/progress.h"
 #include "apps/run_directory.h"
 #include "data/dataset.h"
@@ -24,6 +25,7 @@ struct Stopped {
 
 struct SplitResult {
   double loss = 0, error = 0, top5_error = 0;  // mean, percent, percent
+  std::vector<Answer> answers;                 // one an image
 };
 
 WideResNetSpec spec_of(const Settings&, int classes);
@@ -36,9 +38,10 @@ enum class Purpose { kTrain, kTest };
 
 class Trainer {
  public:
-  /// `stop`: set to a signal's number by its handler; looked at between any two batches.
+  /// `test` is kept, for its images. `whitening`: what whitens the images, or nullptr. `stop`: set
+  /// to a signal's number by its handler; looked at between any two batches.
   Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
-          const Normalisation& normalisation, Context& context,
+          const Normalisation& normalisation, const Whitening* whitening, Context& context,
           const volatile std::sig_atomic_t& stop, Purpose purpose);
 
   const WideResNet& model() const { return model_; }
@@ -55,13 +58,17 @@ class Trainer {
   void train(Checkpoint& checkpoint, const RunDirectory& directory, const nlohmann::json& config,
              Progress& progress);
 
-  /// Loss and error on the test images; no value when asked to stop in between.
+  /// On the test images; no value when asked to stop in between.
   std::optional<SplitResult> test() { return evaluate(test_); }
 
  private:
+  struct Evaluation {
+    Program program;
+    Tensor logits;  // [rows,classes], to be read after a run
+  };
   void record_programs(Purpose purpose);
   Program record_training(int rows) const;
-  Program record_evaluation(int rows) const;
+  Evaluation record_evaluation(int rows) const;
   std::size_t shuffle_workspace() const;
   /// Clears the momentum at a drop of the rate, and draws the epoch's order.
   void begin_epoch(const Position& position);
@@ -73,6 +80,7 @@ class Trainer {
   Normalisation normalisation_;
   Context& context_;
   const volatile std::sig_atomic_t& stop_;
+  const Dataset& test_data_;
   WideResNet model_;
   ResidentData data_;
   ValidationSplit split_;
@@ -80,7 +88,8 @@ class Trainer {
   RunState state_;
   Tensor train_items_;  // i32 [train_images()]: split_.train, on the device
   Tensor order_;        // i32: the images of the epoch or the evaluation at hand, in order
-  std::optional<Program> training_, partial_training_, evaluation_;
+  std::optional<Program> training_, partial_training_;
+  std::optional<Evaluation> evaluation_;
   std::optional<Buffer> arena_;
 };
 

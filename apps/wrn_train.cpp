@@ -4,6 +4,8 @@
 // and kernels/.
 #include <unistd.h>
 
+#include <array>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <iostream>
@@ -15,6 +17,7 @@
 #include "apps/run_directory.h"
 #include "apps/trainer.h"
 #include "data/cifar.h"
+#include "data/svhn.h"
 #include "data/synthetic.h"
 #include "engine/checkpoint.h"
 
@@ -50,23 +53,21 @@ Data read_data(const Settings& settings) {
   const std::filesystem::path path = settings.data_path;
   if (settings.dataset == "synthetic" && !std::filesystem::exists(path))
     write_synthetic(path, 5000, 1000, 1);
-  const auto read = settings.dataset == "cifar100" ? read_cifar100 : read_cifar10;
-  return {first(read(path, Split::train), settings.limit_train),
-          first(read(path, Split::test), settings.limit_test)};
-}
-
-/// FNV-1a over every image and label, so that a run is not resumed on other data.
-std::string checksum(const Data& data) {
-  std::uint64_t hash = 0xcbf29ce484222325U;
-  for (const Dataset* part : {&data.train, &data.test}) {
-    for (const auto* bytes : {&part->images, &part->labels}) {
-      for (const std::uint8_t byte : *bytes) hash = (hash ^ byte) * 0x100000001b3U;
+  const auto read = [&](Split split) {
+    if (settings.dataset == "svhn") {
+      return read_svhn(path, split,
+                       settings.svhn_extra == "auto"  ? SvhnExtra::automatic
+                       : settings.svhn_extra == "yes" ? SvhnExtra::yes
+                                                      : SvhnExtra::no);
     }
-  }
-  return fmt::format("{:016x}", hash);
+    return settings.dataset == "cifar100" ? read_cifar100(path, split) : read_cifar10(path, split);
+  };
+  return {first(read(Split::train), settings.limit_train),
+          first(read(Split::test), settings.limit_test)};
 }
 
 Normalisation normalisation_of(const Settings& settings, const Dataset& train) {
+  if (settings.preprocess == "zca") return {{0, 0, 0}, {1, 1, 1}};  // of what is whitened already
   Normalisation n{{0, 0, 0}, {255, 255, 255}};
   if (settings.preprocess == "scale") return n;
   const ChannelStats stats = channel_stats(train);
@@ -76,6 +77,13 @@ Normalisation normalisation_of(const Settings& settings, const Dataset& train) {
     n.std[c] = stats.std[c] > 0 ? static_cast<float>(stats.std[c]) : 1;
   }
   return n;
+}
+
+std::optional<Whitening> whitening_of(const Settings& settings, const Dataset& train) {
+  if (settings.preprocess != "zca") return std::nullopt;
+  return cached_whitening(
+      settings.data_path, train.images, kImageBytes,
+      [](const std::string& what) { std::cerr << fmt::format("wrn_train: warning: {}\n", what); });
 }
 
 nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const Trainer& trainer,
@@ -94,7 +102,8 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"validation_images", trainer.validation_images()},
         {"test_images", data.test.size()},
         {"mean", checkpoint.normalisation.mean},
-        {"std", checkpoint.normalisation.std}}},
+        {"std", checkpoint.normalisation.std},
+        {"whitening", checkpoint.whitening ? checkpoint.whitening->checksum() : "none"}}},
       {"training", training},
       {"device", s.device},
       {"device_name", device_name(trainer.context().device())},
@@ -105,19 +114,6 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
        {{"wrn_train", WRN_VERSION},
         {"library", library_version(trainer.context())},
         {"compiler", "g++ " __VERSION__}}}};
-}
-
-/// auto: the GPU where it can be used. Leaves in the settings what it came to.
-Device resolve_device(Settings& settings) {
-  if (settings.device == "auto") {
-    settings.device = "cuda";
-    try {
-      check_available(Device::kCuda);
-    } catch (const Error&) {
-      settings.device = "cpu";
-    }
-  }
-  return settings.device == "cuda" ? Device::kCuda : Device::kCpu;
 }
 
 /// Nothing for auto.
@@ -166,7 +162,7 @@ void print_header(const Checkpoint& c, const Data& data, const Trainer& trainer)
 /// planned for.
 int plan(const Options& options) {
   Settings settings = options.settings;
-  const Device device = resolve_device(settings);
+  const Device device = resolve_device(settings.device);
   const Precision precision = precision_named(settings.precision).value_or(Precision::kBf16);
   Context context = supports(device, precision) ? Context(device, settings.threads, precision)
                                                 : Context::for_plans(precision);
@@ -223,7 +219,7 @@ int run(const Options& options) {
   }
   Settings& settings = checkpoint.settings;
 
-  const Device device = resolve_device(settings);
+  const Device device = resolve_device(settings.device);
   const bool insist = options.given.contains("precision");
   Context context(device, settings.threads, resolve_precision(settings, device, insist));
   context.named_ranges = options.nvtx;
@@ -241,7 +237,8 @@ int run(const Options& options) {
   }
 
   const Data data = read_data(settings);
-  const std::string data_checksum = checksum(data);
+  // A run is not resumed on other images than it was begun with.
+  const std::string data_checksum = checksum(std::array{&data.train, &data.test});
   if (saved) {
     if (data.train.classes() != checkpoint.classes) {
       fail("the data has {} classes, the checkpoint {}", data.train.classes(), checkpoint.classes);
@@ -254,15 +251,18 @@ int run(const Options& options) {
     checkpoint.classes = data.train.classes();
     checkpoint.class_names = data.train.class_names;
     checkpoint.normalisation = normalisation_of(settings, data.train);
+    checkpoint.whitening = whitening_of(settings, data.train);
   }
   checkpoint.data_checksum = data_checksum;
 
-  Trainer trainer(settings, data.train, data.test, checkpoint.normalisation, context, g_stop,
+  Trainer trainer(settings, data.train, data.test, checkpoint.normalisation,
+                  checkpoint.whitening ? &*checkpoint.whitening : nullptr, context, g_stop,
                   options.test_only ? Purpose::kTest : Purpose::kTrain);
   if (saved) {
     import_state(*saved, true, trainer.model().parameters());
   } else {
-    trainer.model().initialise(settings.seed);
+    trainer.model().initialise(
+        settings.seed, settings.gamma_init == "uniform" ? GammaInit::kUniform : GammaInit::kOne);
     if (!options.import_weights.empty()) {
       import_state(read_safetensors(options.import_weights), false, trainer.model().parameters());
     }
@@ -273,6 +273,11 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
+    if (!options.output_dir.empty() && std::isfinite(result->loss)) {
+      directory.prepare();
+      write_predictions(directory.predictions(),
+                        predictions_of(data.test, result->answers, checkpoint.position.epoch));
+    }
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
   } else if (checkpoint.position.epoch >= settings.epochs) {
     std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n",
@@ -283,7 +288,10 @@ int run(const Options& options) {
     // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);
-    if (options.overwrite) directory.remove_best();
+    if (options.overwrite) directory.remove_leftovers();
+    if (options.tensorboard || std::filesystem::exists(directory.tensorboard())) {
+      directory.begin_events();
+    }
     const nlohmann::json config =
         config_of(checkpoint, data, trainer, trainer.model().parameters().count());
     directory.write_config(config);

@@ -77,9 +77,11 @@ def run_wrn_train(model, steps, args, scratch):
                    "--import-weights", scratch / "initial.safetensors",
                    "-o", scratch / "run", "--overwrite", "--quiet"], args.threads)
     epochs = [json.loads(line) for line in (scratch / "run/metrics.jsonl").open()]
-    config = json.loads((scratch / "run/config.json").read_text())
-    return epochs[0] | {"images_per_second": epochs[-1]["images_per_second"], "peak_rss_mb": peak,
-                        "peak_device_mb": config["device_bytes"] / 2**20}
+    record = epochs[0] | {"images_per_second": epochs[-1]["images_per_second"], "peak_rss_mb": peak}
+    if args.device == "cuda":
+        config = json.loads((scratch / "run/config.json").read_text())
+        record["peak_device_mb"] = config["device_bytes"] / 2**20
+    return record
 
 
 def check_same_training(model, records, args):

@@ -28,33 +28,15 @@ import torch
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "golden"))
+from philox import AUGMENT, SHUFFLE, philox  # noqa: E402
 from torch_wrn import WideResNet  # noqa: E402
+from whitening import Whitening  # noqa: E402
 
-SHUFFLE, AUGMENT = 1, 2  # RandomUse of kernels/philox.h
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 MODES = ("eager", "graph", "compile", "compile+graph")
 
 
-# ---- random numbers, data ---------------------------------------------------------------------
-
-def philox(seed, items, epoch, use):
-    """Philox4x32-10 at counters {items[i], 0, epoch, use} -> uint64 [4, n], each below 2^32."""
-    low = np.uint64(0xFFFFFFFF)
-    c0 = np.asarray(items, np.uint64)
-    c1, c2, c3 = (np.full_like(c0, value) for value in (0, epoch, use))
-    k0, k1 = seed & 0xFFFFFFFF, seed >> 32
-    for _ in range(10):
-        p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
-        c0, c1, c2, c3 = ((p1 >> np.uint64(32)) ^ c1 ^ np.uint64(k0), p1 & low,
-                          (p0 >> np.uint64(32)) ^ c3 ^ np.uint64(k1), p0 & low)
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3])
-
-
-# The first test vectors of the generator's authors, restricted to counters with row 0.
-assert [hex(w) for w in philox(0, [0], 0, 0)[:, 0]] == [
-    "0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
-
+# ---- data ---------------------------------------------------------------------------------------
 
 def read_cifar10(directory, limit_train=None, limit_test=None):
     """-> train images [n,32,32,3] and labels [n], test images and labels; all uint8."""
@@ -68,13 +50,13 @@ def read_cifar10(directory, limit_train=None, limit_test=None):
 
 
 def epoch_order(seed, epoch, count):
-    word = philox(seed, np.arange(count), epoch, SHUFFLE)
+    word = philox(seed, np.arange(count), 0, epoch, SHUFFLE)
     return np.argsort(word[0] << np.uint64(32) | word[1], kind="stable")
 
 
 def augment(images, indices, seed, epoch):
     """Flip with probability 1/2, then pad 4 pixels by reflection and crop 32x32: [n,32,32,3]."""
-    word = philox(seed, indices, epoch, AUGMENT)
+    word = philox(seed, indices, 0, epoch, AUGMENT)
     flip = (word[0] >> np.uint64(31)).astype(bool)
 
     def reflected(word):  # source coordinate of each pixel: [n, 32]
@@ -95,8 +77,13 @@ class Data:
          self.test_images, self.test_labels) = read_cifar10(args.data_path, args.limit_train,
                                                             args.limit_test)
         self.args = args
-        pixels = self.images.reshape(-1, 3)
-        self.mean, self.std = pixels.mean(0, np.float64), pixels.std(0, np.float64)
+        if args.preprocess == "zca":
+            whiten = Whitening(self.images)
+            self.images, self.test_images = whiten(self.images), whiten(self.test_images)
+            self.mean, self.std = 0.0, 1.0
+        else:
+            pixels = self.images.reshape(-1, 3)
+            self.mean, self.std = pixels.mean(0, np.float64), pixels.std(0, np.float64)
 
     def to_tensors(self, images, labels):
         x = ((images - self.mean) / self.std).astype(np.float32)
@@ -301,6 +288,8 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--steps", type=int, help="measure this many steps of one epoch")
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--preprocess", choices=["meanstd", "zca"], default="meanstd")
+    parser.add_argument("--gamma-init", choices=["one", "uniform"], default="one")
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -322,6 +311,10 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     model = WideResNet(args.model)
+    if args.gamma_init == "uniform":
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                torch.nn.init.uniform_(module.weight)
     if args.save_initial:
         from safetensors.torch import save_file
         save_file(model.state_dict(), args.save_initial)

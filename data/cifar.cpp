@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <memory>
 
+#include "data/files.h"
 #include "kernels/error.h"
 
 namespace wrn {
@@ -45,30 +45,6 @@ const Format& cifar100() {
   return format;
 }
 
-bool missing(const fs::path& path) {
-  std::error_code error;
-  return fs::status(path, error).type() == fs::file_type::not_found;
-}
-
-/// The size of a regular file of at most `limit` bytes. This is asked before the file is opened, so
-/// that a pipe or a device cannot hang the reader, nor an enormous file fill the memory.
-std::int64_t checked_size(const fs::path& path, std::int64_t limit) {
-  std::error_code error;
-  const fs::file_status status = fs::status(path, error);
-  if (error) fail("{}: cannot be read: {}", path.string(), error.message());
-  if (fs::is_directory(status)) fail("{}: is a directory, not a file", path.string());
-  if (!fs::is_regular_file(status)) fail("{}: is not a regular file", path.string());
-  const std::uintmax_t size = fs::file_size(path, error);
-  if (error) fail("{}: cannot be read: {}", path.string(), error.message());
-  if (size == 0) fail("{}: is empty", path.string());
-  if (size > static_cast<std::uintmax_t>(limit)) {
-    fail("{}: has {} bytes, more than the official file may have ({})", path.string(), size, limit);
-  }
-  return static_cast<std::int64_t>(size);
-}
-
-using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
-
 /// Appends the records of one file, planes turned to red, green, blue of each pixel in turn.
 void append_records(const fs::path& path, const Format& format, std::int64_t limit,
                     Dataset& dataset) {
@@ -83,12 +59,11 @@ void append_records(const fs::path& path, const Format& format, std::int64_t lim
   std::size_t pixel = dataset.images.size();
   dataset.images.resize(pixel + static_cast<std::size_t>(size / record_bytes * kImageBytes));
 
-  const File file(std::fopen(path.c_str(), "rb"), std::fclose);
+  const File file = open_file(path);
   for (std::int64_t offset = 0; offset < size; offset += record_bytes) {
-    if (!file || std::fread(record.data(), record.size(), 1, file.get()) != 1) {
-      const bool ended = file && std::feof(file.get());
+    if (std::fread(record.data(), record.size(), 1, file.get()) != 1) {
       fail("{}: cannot be read at offset {}: {}", path.string(), offset,
-           ended ? "the file ends here" : std::strerror(errno));
+           std::feof(file.get()) != 0 ? "the file ends here" : std::strerror(errno));
     }
     for (std::size_t i = 0; i < label_bytes; ++i) {
       if (record[i] >= format.label_classes[i]) {
@@ -174,6 +149,14 @@ Dataset read_cifar10(const fs::path& dir, Split split) {
 Dataset read_cifar100(const fs::path& dir, Split split) {
   if (split == Split::test) return read(dir, cifar100(), {"test.bin"}, 10000);
   return read(dir, cifar100(), {"train.bin"}, 50000);
+}
+
+Dataset read_cifar_file(const fs::path& file, int classes) {
+  WRN_CHECK(classes == 10 || classes == 100, "no CIFAR has {} classes", classes);
+  const Format& format = classes == 10 ? cifar10() : cifar100();
+  Dataset dataset{format.name, format.default_names, {}, {}};
+  append_records(file, format, 50000 * format.record_bytes(), dataset);
+  return dataset;
 }
 
 }  // namespace wrn

@@ -21,11 +21,13 @@
 
 namespace wrn {
 
-enum class Split { train, test };
-
 Dataset read_cifar10(const std::filesystem::path& dir, Split split);
 
 /// With the fine labels.
 Dataset read_cifar100(const std::filesystem::path& dir, Split split);
+
+/// The records of one file, CIFAR-10's or CIFAR-100's by the number of classes, of at most 50,000.
+/// The names of the classes are the well-known ones.
+Dataset read_cifar_file(const std::filesystem::path& file, int classes);
 
 }  // namespace wrn

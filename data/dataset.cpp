@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "data/checksum.h"
 #include "kernels/error.h"
 
 namespace wrn {
@@ -31,6 +32,15 @@ ChannelStats channel_stats(const Dataset& dataset) {
     stats.std[channel] = std::sqrt(squares / pixels);
   }
   return stats;
+}
+
+std::string checksum(std::span<const Dataset* const> parts) {
+  Checksum sum;
+  for (const Dataset* part : parts) {
+    sum.add(std::span<const std::uint8_t>(part->images));
+    sum.add(std::span<const std::uint8_t>(part->labels));
+  }
+  return sum.text();
 }
 
 Dataset subset(const Dataset& dataset, std::span<const std::int32_t> indices) {

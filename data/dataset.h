@@ -12,8 +12,10 @@
 
 namespace wrn {
 
+enum class Split { train, test };
+
 struct Dataset {
-  std::string name;                      // "cifar10" or "cifar100"
+  std::string name;                      // "cifar10", "cifar100" or "svhn"
   std::vector<std::string> class_names;  // [classes]
   std::vector<std::uint8_t> images;      // [n, 32, 32, 3]: red, green, blue
   std::vector<std::uint8_t> labels;      // [n], each below classes()
@@ -30,6 +32,9 @@ struct ChannelStats {
 
 /// Throws an Error for a data set of no images.
 ChannelStats channel_stats(const Dataset& dataset);
+
+/// Of every image and label, to tell one data set from another: 16 hexadecimal digits.
+std::string checksum(std::span<const Dataset* const> parts);
 
 /// The images of these indices, in their order; an index may repeat. Throws an Error for one
 /// outside the data set.

@@ -7,6 +7,7 @@ namespace wrn {
 namespace {
 
 constexpr std::string_view kMomentum = "optimizer.";
+constexpr std::string_view kWhitening = "whitening.";  // of the images, not of the model
 constexpr std::string_view kBatches = ".num_batches_tracked";
 
 /// The shape in the file: [k,r,s,c] becomes [k,c,r,s].
@@ -82,7 +83,8 @@ void import_state(const Safetensors& file, bool optimiser, const Parameters& par
     entry.as<float>();  // throws if it holds something else
   }
   for (const auto& [name, entry] : file.tensors) {
-    if (!names.contains(name) && !name.starts_with(kMomentum) && !name.ends_with(kBatches)) {
+    if (!names.contains(name) && !name.starts_with(kMomentum) && !name.starts_with(kWhitening) &&
+        !name.ends_with(kBatches)) {
       fail("{}: this model has no {}", file.file.string(), name);
     }
   }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
+#include <numeric>
 #include <regex>
 
 #include "kernels/philox.h"
@@ -122,6 +124,19 @@ WideResNetSpec parse_model(const std::string& name) {
   return spec;
 }
 
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec) {
+  return declare(spec).parameters;
+}
+
+std::int64_t parameter_count(const WideResNetSpec& spec) {
+  std::int64_t count = 0;
+  for (const ParameterSpec& parameter : parameters_of(spec)) {
+    count += std::accumulate(parameter.shape.begin(), parameter.shape.end(), std::int64_t{1},
+                             std::multiplies<>());
+  }
+  return count;
+}
+
 WideResNet::WideResNet(const WideResNetSpec& spec, Device device, Precision precision)
     : spec_(spec), parameters_(declare(spec).parameters, declare(spec).buffers, device, precision) {
   conv1_ = parameters_.at("conv1.weight");
@@ -175,33 +190,35 @@ Tensor WideResNet::forward(Tape& tape, const Tensor& images) const {
   return linear(tape, h, fc_weight_, fc_bias_);
 }
 
-void WideResNet::initialise(std::uint64_t seed) {
+void WideResNet::initialise(std::uint64_t seed, GammaInit gamma) {
   const auto fill = [](const Tensor& x, float value) {
     x.write<float>(std::vector<float>(static_cast<std::size_t>(x.size()), value));
   };
-  std::uint32_t number = 0;
+  std::uint32_t row = 0;  // the parameter's number
   for (const Parameter& parameter : parameters_.all()) {
     const Tensor& w = parameter.value;
     fill(parameter.momentum, 0);
-    const std::uint32_t row = number++;
-    if (w.shape().size() == 1) {  // a batch norm's gamma, or some layer's bias
-      fill(w, w.name().ends_with(".weight") ? 1 : 0);
-      continue;
-    }
-    const double fan_in = static_cast<double>(w.size() / w.dim(0));
     std::vector<float> values(static_cast<std::size_t>(w.size()));
+    const bool is_gamma = w.shape().size() == 1 && w.name().ends_with(".weight");
+    const double fan_in = static_cast<double>(w.size() / w.dim(0));
     for (std::size_t i = 0; i < values.size(); ++i) {
       const PhiloxWords random =
           philox(seed, static_cast<std::uint32_t>(i / 2), row, 0, RandomUse::kInitialise);
       const std::uint32_t* word = random.word + 2 * (i % 2);
       const double u = (word[0] + 0.5) / 4294967296.0, v = (word[1] + 0.5) / 4294967296.0;
-      const double value = w.shape().size() == 4
-                               ? std::sqrt(2 / fan_in) * std::sqrt(-2 * std::log(u)) *
-                                     std::cos(2 * std::numbers::pi * v)  // Box and Muller
-                               : (2 * u - 1) / std::sqrt(fan_in);
+      double value = 0;  // of a bias
+      if (is_gamma) {
+        value = gamma == GammaInit::kUniform ? u : 1;
+      } else if (w.shape().size() == 4) {
+        value = std::sqrt(2 / fan_in) * std::sqrt(-2 * std::log(u)) *
+                std::cos(2 * std::numbers::pi * v);  // Box and Muller
+      } else if (w.shape().size() == 2) {
+        value = (2 * u - 1) / std::sqrt(fan_in);
+      }
       values[i] = static_cast<float>(value);
     }
     w.write<float>(values);
+    ++row;
   }
   for (const Tensor& buffer : parameters_.buffers()) {
     fill(buffer, buffer.name().ends_with(".running_var") ? 1 : 0);

@@ -43,6 +43,14 @@ struct WideResNetSpec {
 /// are left at their defaults. Throws an Error(kUsage) that shows what a name looks like.
 WideResNetSpec parse_model(const std::string& name);
 
+/// The second is the original code's, where most ports have the first.
+enum class GammaInit { kOne, kUniform };
+
+/// How many numbers such a network learns.
+std::int64_t parameter_count(const WideResNetSpec& spec);
+/// The shapes of everything that such a network learns, in its order.
+std::vector<ParameterSpec> parameters_of(const WideResNetSpec& spec);
+
 class WideResNet {
  public:
   explicit WideResNet(const WideResNetSpec& spec, Device device = Device::kCpu,
@@ -53,9 +61,9 @@ class WideResNet {
   const Parameters& parameters() const { return parameters_; }
 
   /// Convolutions N(0, sqrt(2 / fan_in)), the linear layer's weights U(+-1 / sqrt(fan_in)), its
-  /// bias and beta 0, gamma 1, running statistics 0 and 1; momentum 0. A function of the seed
-  /// alone.
-  void initialise(std::uint64_t seed);
+  /// bias and beta 0, gamma 1 or drawn from U[0, 1), running statistics 0 and 1; momentum 0. A
+  /// function of the seed alone.
+  void initialise(std::uint64_t seed, GammaInit gamma = GammaInit::kOne);
 
   /// images [n,32,32,3] -> logits [n,classes].
   Tensor forward(Tape& tape, const Tensor& images) const;

@@ -24,8 +24,8 @@ cp "$source"/tests/golden/*.safetensors "$bundle/golden/"
 cp "$source"/tests/{gpu.sh,gpu_stages.sh,gpu_report.py} "$source"/benchmarks/{run_gpu.sh,ladder_table.py} "$bundle/"
 # Where torch_peer.py looks for the network, too.
 mkdir -p "$bundle/benchmarks" "$bundle/tests/golden"
-cp "$source"/benchmarks/{compare_pytorch.py,torch_peer.py,time_to_accuracy.sh} "$bundle/benchmarks/"
-cp "$source/tests/golden/torch_wrn.py" "$bundle/tests/golden/"
+cp "$source"/benchmarks/{compare_pytorch.py,torch_peer.py,cudnn_ladder.py,time_to_accuracy.sh} "$bundle/benchmarks/"
+cp "$source"/tests/golden/{philox,torch_wrn,whitening}.py "$bundle/tests/golden/"
 
 # A low rate keeps rounding from growing into another result.
 cat >"$bundle/reference.flags" <<'FLAGS'

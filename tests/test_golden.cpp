@@ -78,7 +78,10 @@ void check(const std::filesystem::path& path, Device device) {
   REQUIRE(images.size() == std::int64_t{kSteps} * batch);
   const ResidentData data(images, {}, device);
 
-  WideResNet model(parse_model(path.stem().string()), device);
+  WideResNetSpec spec = parse_model(golden.file.metadata.at("model"));
+  const bool dropout = golden.file.metadata.contains("dropout");
+  if (dropout) spec.dropout = golden.number("dropout");
+  WideResNet model(spec, device);
   Safetensors init{.metadata = {}, .tensors = {}, .file = path};
   for (const auto& [name, entry] : golden.file.tensors) {
     if (name.starts_with("init.")) init.tensors.emplace_back(name.substr(5), entry);
@@ -95,15 +98,16 @@ void check(const std::filesystem::path& path, Device device) {
   Input input{.order = order, .rows = batch, .normalisation = {}, .augment = false};
   golden.three_numbers("mean", input.normalisation.mean);
   golden.three_numbers("std", input.normalisation.std);
-  const auto set_first = [&](int first) {
-    const StepState step = {.seed = 1,
-                            .epoch = 0,
-                            .step = 0,
-                            .first = first,
-                            .learning_rate = golden.number("lr"),
-                            .momentum = golden.number("momentum"),
-                            .gradient_scale = 1,
-                            .weight_decay = golden.number("weight_decay")};
+  const auto set_step = [&](int number) {
+    const StepState step = {
+        .seed = dropout ? std::stoull(golden.file.metadata.at("dropout_seed")) : 1,
+        .epoch = 0,
+        .step = static_cast<std::uint32_t>(number),
+        .first = std::int64_t{number} * batch,
+        .learning_rate = golden.number("lr"),
+        .momentum = golden.number("momentum"),
+        .gradient_scale = 1,
+        .weight_decay = golden.number("weight_decay")};
     state.step.write<StepState>(std::span(&step, 1));
   };
 
@@ -129,7 +133,7 @@ void check(const std::filesystem::path& path, Device device) {
   evaluation.bind(arena.data());
   training.use_graph();
   for (int step = 0; step < kSteps; ++step) {
-    set_first(step * batch);
+    set_step(step);
     training.run(context);
     compare(fmt::format("loss of step {}", step + 1), training.read(loss),
             golden.at("losses").subspan(static_cast<std::size_t>(step), 1));
@@ -150,7 +154,7 @@ void check(const std::filesystem::path& path, Device device) {
     compare_state(golden, "step1.", model, true);
   }
   compare_state(golden, "step3.", model, false);
-  set_first(0);
+  set_step(0);
   evaluation.run(context);
   compare("eval_logits", evaluation.read(eval_logits), golden.at("eval_logits"));
 }
@@ -170,7 +174,7 @@ TEST_CASE("three training steps of every golden network equal PyTorch's") {
     check(entry.path(), Device::kCpu);
     ++files;
   }
-  REQUIRE(files == 10);
+  REQUIRE(files == 12);
 }
 
 TEST_CASE("three training steps on CUDA, the last two by its graph, equal PyTorch's") {
@@ -179,7 +183,7 @@ TEST_CASE("three training steps on CUDA, the last two by its graph, equal PyTorc
     return;
   }
   // Emulated, the widest and deepest would take minutes.
-  std::vector<std::string> names = {"wrn-10-1", "wrn-10-1-B(1,3,1)"};
+  std::vector<std::string> names = {"wrn-10-1", "wrn-10-1-B(1,3,1)", "wrn-10-1-B(3,1,1)-dropout"};
   if (!test::is_emulated()) names.insert(names.end(), {"wrn-16-2", "wrn-16-1-l4"});
   for (const std::string& name : names) {
     check(golden_dir() / (name + ".safetensors"), Device::kCuda);

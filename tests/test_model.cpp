@@ -1,4 +1,7 @@
 // The grammar of names, and the paper's parameter counts.
+#include <algorithm>
+#include <cmath>
+
 #include "catch.h"
 #include "models/wide_resnet.h"
 
@@ -108,6 +111,18 @@ TEST_CASE("initialisation: the paper's deviations, one seed one network") {
   REQUIRE(model.parameters().at("bn1.weight").data<float>()[5] == 1);
   REQUIRE(model.parameters().at("bn1.bias").data<float>()[5] == 0);
   REQUIRE(model.parameters().at("bn1.running_var").data<float>()[5] == 1);
+  again.initialise(1, GammaInit::kUniform);
+  for (const Parameter& p : again.parameters().all()) {
+    INFO(p.name());
+    const std::vector<float> ours = p.value.read<float>(),
+                             ones = model.parameters().at(p.name()).read<float>();
+    const bool gamma = p.value.shape().size() == 1 && p.name().ends_with(".weight");
+    REQUIRE((ours == ones) == !gamma);
+    REQUIRE(std::all_of(ours.begin(), ours.end(),
+                        [&](float value) { return !gamma || (value >= 0 && value <= 1); }));
+  }
+  REQUIRE(deviation(again.parameters().at("bn1.weight")) ==
+          Approx(std::sqrt(1 / 3.0)).epsilon(0.1));
   again.initialise(2);
   REQUIRE(model.parameters().at("fc.weight").data<float>()[0] !=
           again.parameters().at("fc.weight").data<float>()[0]);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -9,11 +10,13 @@
 #include "apps/chart.h"
 #include "apps/progress.h"
 #include "apps/report.h"
+#include "kernels/error.h"
 #include "tests/catch.h"
+#include "tests/temporary_directory.h"
 
 using nlohmann::json;
 using wrn::Progress;
-using wrn::report_html;
+using wrn::RunRecord;
 
 namespace {
 
@@ -71,14 +74,33 @@ std::string first_flaw(const std::string& page) {
 }
 
 /// Every page of these tests is a whole one, and asks nothing of the network.
-std::string checked_page(const json& config, const std::vector<json>& metrics) {
-  const std::string page = report_html(config, metrics);
+std::string checked_page(const std::vector<RunRecord>& runs) {
+  const std::string page = wrn::report_html(runs);
   REQUIRE(first_flaw(page) == "");
-  for (const char* outside : {"http", "src=", "@import", "url(", "<script", "<link"}) {
+  for (const char* outside : {"http", "@import", "url(", "<script", "<link"}) {
     REQUIRE(!has(page, outside));
   }
+  REQUIRE(count(page, "src=") == count(page, "src=\"data:image/png;base64,"));
+  REQUIRE(page.size() < 1'000'000);
   for (const char* wrong : {"\"nan", ",nan", "inf,", "\"inf", ">nan<"}) REQUIRE(!has(page, wrong));
   return page;
+}
+
+std::string checked_page(const json& config, const std::vector<json>& metrics) {
+  return checked_page({RunRecord{"run", config, metrics, std::nullopt}});
+}
+
+/// Of `images` images whose labels take turns, those divisible by 3 taken for the next class.
+wrn::Predictions predictions(int classes, int images) {
+  wrn::Dataset test{"test", {}, {}, {}};
+  for (int c = 0; c < classes; ++c) test.class_names.push_back("class_" + std::to_string(c));
+  std::vector<wrn::Answer> answers;
+  for (int i = 0; i < images; ++i) {
+    test.labels.push_back(static_cast<std::uint8_t>(i % classes));
+    test.images.resize(test.images.size() + wrn::kImageBytes, static_cast<std::uint8_t>(i));
+    answers.push_back({(i + (i % 3 == 0 ? 1 : 0)) % classes, 0.5 + i / 2000.0});
+  }
+  return wrn::predictions_of(test, answers, 1);
 }
 
 /// What a terminal shows after `output`; fails where a line reaches its last column.
@@ -118,25 +140,27 @@ TEST_CASE("a report before the first epoch") {
   const std::string page = checked_page(kConfig, {});
   REQUIRE(has(page, "<title>wrn-10-1 on synthetic</title>"));
   REQUIRE(has(page, "No epoch is finished yet."));
-  REQUIRE(!has(page, "<svg"));
+  REQUIRE(count(page, "<svg") == 1);  // the network
+  REQUIRE(!has(page, "<polyline"));
   REQUIRE(has(page, "width=device-width"));
 }
 
-TEST_CASE("the report's configuration, flattened") {
+TEST_CASE("the report's configuration, a table a part") {
   const std::string page = checked_page(kConfig, {});
-  REQUIRE(has(page, "<th>model.parameters</th><td>77850</td>"));
-  REQUIRE(has(page, "<th>dataset.mean</th><td>0.5, 0.25</td>"));
-  REQUIRE(has(page, "<th>dataset.classes</th><td>cat, dog</td>"));
-  REQUIRE(has(page, "<th>training.augment</th><td>true</td>"));
-  REQUIRE(has(page, "<th>training.resume</th><td>null</td>"));
-  REQUIRE(has(page, "<th>training.extra</th><td>{}</td>"));
-  REQUIRE(has(page, "77850 parameters · cpu · 2 threads"));
+  REQUIRE(has(page, "<h3>model</h3>"));
+  REQUIRE(has(page, "<th>parameters</th><td>77850</td>"));
+  REQUIRE(has(page, "<th>mean</th><td>0.5, 0.25</td>"));
+  REQUIRE(has(page, "<th>classes</th><td>cat, dog</td>"));
+  REQUIRE(has(page, "<th>augment</th><td>true</td>"));
+  REQUIRE(has(page, "<th>resume</th><td>null</td>"));
+  REQUIRE(has(page, "<th>extra</th><td>{}</td>"));
+  REQUIRE(has(page, "77,850 parameters · cpu · 2 threads"));
 }
 
 TEST_CASE("a report of one epoch draws points") {
   const std::string page = checked_page(kConfig, run_of(1));
-  REQUIRE(count(page, "<svg") == 2);
-  REQUIRE(count(page, "<circle") == 4);
+  REQUIRE(count(page, "role=\"img\"") == 4);  // three charts and the network
+  REQUIRE(count(page, "<circle") == 5);
   REQUIRE(has(page, "<title>test, epoch 1: 89</title>"));
   REQUIRE(has(page, "epoch 1 of 10"));
   REQUIRE(!has(page, "<details"));
@@ -163,7 +187,7 @@ TEST_CASE("the report's summary") {
   const std::string validated = checked_page(kConfig, metrics);
   REQUIRE(has(validated, "<dd>50.00% <small>epoch 1, validation 20.00%</small>"));
   REQUIRE(has(validated, "<tr class=\"best\"><td>1</td>"));
-  REQUIRE(count(validated, "<g class=\"val\">") == 2);
+  REQUIRE(count(validated, "<g class=\"r2\">") == 2);
 }
 
 TEST_CASE("a report of many epochs folds its table") {
@@ -172,8 +196,18 @@ TEST_CASE("a report of many epochs folds its table") {
   REQUIRE(has(page, "<summary>All 200 epochs</summary>"));
   REQUIRE(count(page, "<td>190</td>") == 1);
   REQUIRE(count(page, "<td>191</td>") == 2);
-  REQUIRE(count(page, "<polyline") == 4);
+  REQUIRE(count(page, "<polyline") == 5);
   REQUIRE(!has(page, "<circle"));
+}
+
+TEST_CASE("a report of a very long run stays small") {
+  std::vector<json> metrics = run_of(50000);
+  metrics[31234]["test_loss"] = 6.5;
+  metrics[41234]["test_loss"] = nullptr;
+  const std::string page = checked_page(kConfig, metrics);  // it looks at the size
+  REQUIRE(has(page, "Some of all 50000 epochs"));
+  REQUIRE(count(page, "<polyline") == 6);  // the gap is there
+  REQUIRE(has(page, "<td>50000</td>"));
 }
 
 TEST_CASE("the report marks changes of the learning rate") {
@@ -182,7 +216,8 @@ TEST_CASE("the report marks changes of the learning rate") {
     metrics.push_back(epoch_line(e, e <= 3 ? 0.1 : e <= 6 ? 0.02 : 0.004, 50));
   }
   const std::string page = checked_page(kConfig, metrics);
-  REQUIRE(count(page, "<line class=\"mark\"") == 4);  // two in each chart
+  REQUIRE(count(page, "<line class=\"mark\" x1=\"0\"") == 3);  // a key in each chart
+  REQUIRE(count(page, "<line class=\"mark\"") == 6 + 3);       // and two lines
   REQUIRE(has(page, "<title>lr 0.02 after epoch 3</title>"));
   REQUIRE(has(page, "<title>lr 0.004 after epoch 6</title>"));
   REQUIRE(has(page, "learning rate changes"));
@@ -202,8 +237,8 @@ TEST_CASE("values that are not finite leave gaps and are said") {
   const std::string page = checked_page(kConfig, metrics);
   REQUIRE(has(page, "training loss at epochs 4, 6–8; test error, % at epoch 9."));
   REQUIRE(has(page, "<dt>Test error</dt><dd>– <small>"));
-  REQUIRE(count(page, "<polyline") == 6);  // the training loss in three pieces
-  REQUIRE(count(page, "<circle") == 4 * 9 - 5);
+  REQUIRE(count(page, "<polyline") == 7);  // the training loss in three pieces
+  REQUIRE(count(page, "<circle") == 5 * 9 - 5);
 
   for (json& line : metrics) {
     for (const char* key : {"train_loss", "train_error", "test_loss", "test_error", "seconds", "lr",
@@ -223,9 +258,22 @@ TEST_CASE("huge, tiny and negative values make a chart") {
     metrics[1]["test_loss"] = value;
     metrics[2]["test_error"] = value;
     const std::string page = checked_page(kConfig, metrics);
-    REQUIRE(count(page, "<circle") == 12);
-    REQUIRE(count(page, "<text class=\"y\"") < 24);
+    REQUIRE(count(page, "<circle") + count(page, "<path class=\"over\"") == 15);
+    REQUIRE(count(page, "<text class=\"y\"") < 36);
   }
+}
+
+TEST_CASE("one huge loss does not flatten a chart") {
+  std::vector<json> metrics = run_of(10);
+  metrics[2]["train_loss"] = 1e20;
+  metrics[3]["test_loss"] = 250.0;
+  const std::string page = checked_page(kConfig, metrics);
+  REQUIRE(has(page, "2 values above 2.5 are drawn as ▲ at the upper edge; the largest is 1e+20."));
+  REQUIRE(count(page, "<path class=\"over\"") == 2);
+  REQUIRE(has(page, "<title>training, epoch 3: 1e+20</title>"));
+  // Where all are huge, there is nothing that they would flatten.
+  for (json& line : metrics) line["train_loss"] = line["test_loss"] = 1000.0;
+  REQUIRE(!has(checked_page(kConfig, metrics), "▲"));
 }
 
 TEST_CASE("names in a report are text, whatever they hold") {
@@ -237,6 +285,10 @@ TEST_CASE("names in a report are text, whatever they hold") {
   REQUIRE(has(page, "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &quot;co&quot; on"));
   REQUIRE(has(page, "/data/\xEF\xBF\xBD /caf\xc3\xa9"));
   REQUIRE(has(page, "<th>a&lt;b</th><td>c&gt;d</td>"));
+  RunRecord run{"<i>", config, run_of(2), predictions(3, 30)};
+  run.predictions->class_names[1] = "<b>&";
+  REQUIRE(!has(checked_page({run, run}), "<i>"));
+  REQUIRE(has(checked_page({run}), "&lt;b&gt;&amp;"));
 }
 
 TEST_CASE("a report of a damaged configuration or metrics is still a page") {
@@ -249,19 +301,140 @@ TEST_CASE("a report of a damaged configuration or metrics is still a page") {
   REQUIRE(has(checked_page(json(), {}), "a network on an unnamed data set"));
 }
 
+TEST_CASE("a report's confusion matrix") {
+  const RunRecord run{"run", kConfig, run_of(1), predictions(4, 120)};
+  const std::string page = checked_page({run});
+  REQUIRE(has(page, "40 of 120 test images, after epoch 1"));
+  // Of each class 30 images, 10 of them divisible by 3.
+  REQUIRE(count(page, "<td class=\"right\">20</td>") == 4);
+  REQUIRE(count(page, "<td style=\"--a:1.00\">10</td>") == 4);
+  REQUIRE(count(page, "<td class=\"none\">0</td>") == 8);
+  REQUIRE(has(page,
+              "<th scope=\"row\">class 2</th><td class=\"none\">0</td><td class=\"none\">0</td>"
+              "<td class=\"right\">20</td><td style=\"--a:1.00\">10</td>"
+              "<td class=\"sum\">33.3</td>"));
+  // The surest first: image 117 of label 1, taken for 2.
+  REQUIRE(count(page, "<img ") == 24);
+  const std::size_t first = page.find("<img ");
+  REQUIRE(page.substr(first, 200).find("alt=\"test image 117, class 1\"") != std::string::npos);
+  REQUIRE(has(page, "<small>taken for class 2, 55.9%</small>"));
+  REQUIRE(wrn::report_html({run}) == page);
+}
+
+TEST_CASE("a report's confusions of many classes are a list") {
+  const std::string page =
+      checked_page({RunRecord{"run", kConfig, run_of(1), predictions(100, 900)}});
+  REQUIRE(!has(page, "class=\"confusion\""));
+  REQUIRE(has(page, "Most confused"));
+  REQUIRE(has(page, "<td>class 0</td><td>class 1</td><td>3</td><td>9</td>"));
+  REQUIRE(has(page, "Hardest classes"));
+}
+
+TEST_CASE("predictions of an epoch that the run has not come to are left out") {
+  RunRecord run{"run", kConfig, run_of(3), predictions(4, 12)};
+  run.predictions->epoch = 4;
+  REQUIRE(!has(checked_page({run}), "What it gets wrong"));
+  run.predictions->epoch = 3;
+  REQUIRE(has(checked_page({run}), "What it gets wrong"));
+  run.predictions->predicted = run.predictions->labels;
+  run.predictions->mistakes.clear();
+  run.predictions->images.clear();
+  REQUIRE(has(checked_page({run}), "0 of 12 test images"));
+}
+
+TEST_CASE("predictions go through their file") {
+  const wrn::test::TemporaryDirectory directory;
+  const auto path = directory.path() / "predictions.safetensors";
+  const wrn::Predictions p = predictions(7, 50);
+  wrn::write_predictions(path, p);
+  const wrn::Predictions q = wrn::read_predictions(path);
+  REQUIRE(q.epoch == p.epoch);
+  REQUIRE(q.class_names == p.class_names);
+  REQUIRE(q.labels == p.labels);
+  REQUIRE(q.predicted == p.predicted);
+  REQUIRE(q.probability == p.probability);
+  REQUIRE(q.mistakes == p.mistakes);
+  REQUIRE(q.images == p.images);
+
+  const auto refused = [&](auto change, const char* says) {
+    wrn::Predictions wrong = p;
+    change(wrong);
+    wrn::write_predictions(path, wrong);
+    std::string said;
+    try {
+      wrn::read_predictions(path);
+    } catch (const wrn::Error& error) {
+      said = error.what();
+    }
+    REQUIRE(has(said, path.string()));
+    REQUIRE(has(said, says));
+  };
+  refused([](auto& w) { w.labels[3] = 7; }, "none of its classes");
+  refused([](auto& w) { w.predicted[3] = 255; }, "none of its classes");
+  refused([](auto& w) { w.mistakes[0] = 50; }, "none of its images");
+  refused([](auto& w) { w.mistakes[0] = -1; }, "none of its images");
+  refused([](auto& w) { w.labels.pop_back(); }, "not of one size");
+}
+
+TEST_CASE("the network is drawn with its parameters") {
+  const auto page_of = [](const std::string& model) {
+    json config = kConfig;
+    config["model"]["name"] = model;
+    return checked_page(config, run_of(1));
+  };
+  // conv1, the groups, the last batch norm, the linear layer, and the whole: as PyTorch counts
+  // them.
+  const std::string small = page_of("wrn-10-1");
+  for (const char* number : {">432<", ">4,672<", ">14,432<", ">57,536<", ">128<", ">650<",
+                             "77,850 parameters</small>"}) {
+    REQUIRE(has(small, number));
+  }
+  REQUIRE(count(small, "class=\"shortcut identity\"") == 1);
+  REQUIRE(count(small, "class=\"shortcut\"") == 2);
+  const std::string large = page_of("wrn-28-10");
+  REQUIRE(has(large, "36,479,194 parameters"));
+  REQUIRE(count(large, "3 more, each") == 3);
+  REQUIRE(count(large, "class=\"shortcut\"") == 3);
+  REQUIRE(count(page_of("wrn-40-2-B(3,1,1)"), ">1×1, 32<") == 4);
+  REQUIRE(!has(page_of("resnet-50"), "The network"));
+}
+
+TEST_CASE("several runs are compared") {
+  RunRecord a{"first", kConfig, run_of(4), predictions(4, 12)}, b = a, c = a;
+  b.name = "second";
+  b.config["training"]["lr"] = 0.05;
+  b.metrics = run_of(2);
+  c.name = "third & last";
+  c.config["training"]["lr_drops"] = {1, 2};
+  c.metrics.clear();
+  const std::string page = checked_page({a, b, c});
+  REQUIRE(has(page, "<title>3 runs compared</title>"));
+  REQUIRE(has(page, "<b>B</b></span> second</td><td>2</td><td>88.00</td>"));
+  REQUIRE(has(page, "<th scope=\"row\">training.lr</th><td>–</td><td>0.05</td><td>–</td>"));
+  REQUIRE(has(page, "<th scope=\"row\">training.lr_drops</th><td>–</td><td>–</td><td>1, 2</td>"));
+  REQUIRE(!has(page, "<th scope=\"row\">model.name</th>"));
+  REQUIRE(count(page, "<text class=\"tag r1\"") == 5);
+  REQUIRE(count(page, "<details class=\"run\">") == 3);
+  REQUIRE(has(checked_page({a, a}), "Their configurations are the same."));
+  const std::string many = checked_page(std::vector<RunRecord>(16, a));
+  REQUIRE(has(many, "<b>P</b>"));
+}
+
 TEST_CASE("a chart takes any number of series of different lengths") {
   const std::string svg = wrn::chart_html(
-      "Error <%>",
-      {{"one", "a", {{1, 5}, {2, 4}}}, {"two & more", "b", {{1, 9}, {5, 7}}}, {"", "c", {}}},
-      {{2, "half"}, {2, "again"}});
+      {"Error <%>",
+       "%",
+       {{"one", "a", {{1, 5}, {2, 4}}, "A"}, {"two & more", "b", {{1, 9}, {5, 7}}}, {"", "c", {}}},
+       {{2, "half"}, {2, "again"}}});
   REQUIRE(first_flaw(svg) == "");
   REQUIRE(has(svg, "Error &lt;%&gt;"));
   REQUIRE(has(svg, "two &amp; more</span>"));
   REQUIRE(count(svg, "<polyline") == 2);
   REQUIRE(count(svg, "<text class=\"mark\"") == 1);  // the second would be written over the first
-  REQUIRE(has(svg, ">10</text>"));                   // the errors' axis ends at a whole step
+  REQUIRE(count(svg, "<text class=\"tag a\"") == 1);
+  REQUIRE(has(svg, ">10</text>"));  // the errors' axis ends at a whole step
 
-  const std::string empty = wrn::chart_html("Empty", {}, {});
+  const std::string empty = wrn::chart_html({"Empty", "", {}});
   REQUIRE(first_flaw(empty) == "");
   REQUIRE(!has(empty, "nan"));
 }

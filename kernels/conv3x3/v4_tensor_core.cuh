@@ -71,7 +71,7 @@ struct alignas(128) Slice {
     const int row = kDepthContiguous ? m : m / kPanel * kDepth + kk;
     const int column = kDepthContiguous ? kk : m % kPanel;
     const int byte = (row * kPanel + column) * static_cast<int>(sizeof(T));
-    // Of fp32 across the depth, four rows of two groups are wanted at a time (load_fragments).
+    // Of fp32 across the depth, four rows of two groups are wanted at a time (load_a, load_b).
     constexpr bool kPairs = sizeof(T) == 4 && !kDepthContiguous;
     const int line = byte / 128;
     return reinterpret_cast<T*>(data + (byte ^ (kPairs ? line % 4 * 32 : line % 8 * 16)));
@@ -332,6 +332,7 @@ __global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
 
 template <int N, bool kVector, typename View>
 void run_tile(const View& view, Context& context) {
+  static_assert(sizeof(Storage<View, N>) <= 99 * 1024, "sm_86 and sm_89 have no more");
   launch(WRN_KERNEL(tensor_core_kernel<View, N, kVector>), tile_grid(view, kRows, N),
          Tile<N>::kThreads, sizeof(Storage<View, N>), context, view);
 }

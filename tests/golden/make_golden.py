@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional as F
 
+from philox import DROPOUT, philox
 from torch_wrn import WideResNet
 
 HERE = Path(__file__).resolve().parent
@@ -28,6 +29,7 @@ MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 # each seed is the first, from 1, at which no ReLU input of the three steps is closer to zero than
 # MARGIN times the largest error of float32 PyTorch in that layer.
 MARGIN = 0.7
+DROP, DROP_SEED = 0.3, 1  # of the models whose file's name ends so; the seed of the masks
 MODELS = {
     "wrn-10-1": (8, 1),
     "wrn-16-2": (4, 68),
@@ -39,6 +41,8 @@ MODELS = {
     "wrn-7-1-l1": (8, 3),
     "wrn-13-1-l3": (8, 31),
     "wrn-16-1-l4": (4, 2),
+    "wrn-10-1-dropout": (8, 3),
+    "wrn-10-1-B(3,1,1)-dropout": (8, 15),
 }
 
 
@@ -48,11 +52,45 @@ def round_to_bits(x, bits):
     return torch.ldexp(torch.round(mantissa * 2**bits), exponent - bits).float()
 
 
+def model_of(name):
+    """-> (the model's name, its dropout)."""
+    model = name.removesuffix("-dropout")
+    return model, DROP if model != name else 0.0
+
+
+class PhiloxDropout(torch.nn.Module):
+    """Dropout by the program's own masks: those of layer number `layer` in training step `step`."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.step = layer, 0
+
+    def forward(self, x):  # [n, c, h, w]; the masks are drawn for [n, h, w, c]
+        if not self.training:
+            return x
+        n, c, h, w = x.shape
+        p = float(np.float32(DROP))
+        words = np.stack([philox(DROP_SEED, np.arange(c * h * w // 4), row, self.step,
+                                 DROPOUT + self.layer).T for row in range(n)])
+        keep = (words >> np.uint64(8)).reshape(n, h, w, c) / 2.0**24 >= p
+        return x * torch.from_numpy(keep).permute(0, 3, 1, 2).to(x.dtype) / (1 - p)
+
+
+def with_our_dropout(model):
+    """Replaces the network's dropouts, in their order; -> those that are there now."""
+    places = [(parent, name) for parent in model.modules()
+              for name, child in parent.named_children()
+              if isinstance(child, torch.nn.Dropout) and child.p > 0]
+    for layer, (parent, name) in enumerate(places):
+        setattr(parent, name, PhiloxDropout(layer))
+    return [getattr(parent, name) for parent, name in places]
+
+
 def starting_point(name, batch, seed):
     """-> initial state_dict in float32, images uint8 [STEPS * batch, 32, 32, 3], labels int64."""
     random = np.random.RandomState(seed)  # numpy promises that its stream never changes
     state = {}
-    for key, value in WideResNet(name).state_dict().items():
+    for key, value in WideResNet(model_of(name)[0]).state_dict().items():
         if key.endswith("num_batches_tracked"):
             state[key] = value
             continue
@@ -74,8 +112,11 @@ def starting_point(name, batch, seed):
 def three_steps(name, batch, start, dtype):
     """-> results by name, and every ReLU input, in the order they are computed."""
     state, images, labels = start
-    model = WideResNet(name).to(dtype)
+    architecture, drop = model_of(name)
+    model = WideResNet(architecture, dropout=drop).to(dtype)
     model.load_state_dict(state)
+    dropouts = with_our_dropout(model)
+    assert bool(dropouts) == (drop > 0)
     relu_inputs = []
     hooks = [module.register_forward_hook(lambda _, __, y: relu_inputs.append(y.detach()))
              for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -84,6 +125,8 @@ def three_steps(name, batch, start, dtype):
     optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
     result, losses = {}, []
     for step in range(STEPS):
+        for dropout in dropouts:
+            dropout.step = step
         part = slice(step * batch, (step + 1) * batch)
         logits = model(x[part])
         loss = F.cross_entropy(logits, labels[part])
@@ -127,9 +170,12 @@ def compute(name, batch, seed):
 
 def write(path, name, batch, seed, tensors):
     """A safetensors file. (The package's writer puts the metadata in another order every time.)"""
-    metadata = {"model": name, "batch": batch, "steps": STEPS, "seed": seed, "lr": 0.1,
+    model, drop = model_of(name)
+    metadata = {"model": model, "batch": batch, "steps": STEPS, "seed": seed, "lr": 0.1,
                 "momentum": 0.9, "weight_decay": 0.0005,
                 "mean": ",".join(map(str, MEAN)), "std": ",".join(map(str, STD))}
+    if drop > 0:
+        metadata |= {"dropout": drop, "dropout_seed": DROP_SEED}
     header, data = {"__metadata__": {key: str(value) for key, value in metadata.items()}}, b""
     dtypes = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
     # Larger elements first, so that every tensor is aligned.
@@ -165,7 +211,7 @@ def main():
     for name, (batch, seed) in MODELS.items():
         tensors, worst, margin = compute(name, batch, seed)
         path = HERE / f"{name}.safetensors"
-        print(f"{name:18} float32 differs by {worst:.1e}, ReLU margin {margin:.2f}")
+        print(f"{name:26} float32 differs by {worst:.1e}, ReLU margin {margin:.2f}")
         if args.check:
             compare(path, tensors)
         elif worst < 3e-5 and margin > MARGIN:

@@ -41,10 +41,12 @@ class Block(nn.Module):
 
     def __init__(self, inputs, outputs, kernels, stride, dropout):
         super().__init__()
-        self.depth, self.dropout = len(kernels), dropout
+        self.depth = len(kernels)
         for i, kernel in enumerate(kernels, 1):
             planes = inputs if i == 1 else outputs
             self.add_module(f"bn{i}", nn.BatchNorm2d(planes))
+            if i > 1:
+                self.add_module(f"drop{i}", nn.Dropout(dropout))
             self.add_module(f"conv{i}", conv(planes, outputs, kernel, stride if i == 1 else 1))
         if inputs != outputs:
             self.convShortcut = conv(inputs, outputs, 1, stride)
@@ -55,9 +57,7 @@ class Block(nn.Module):
         y = self.conv1(y)
         for i in range(2, self.depth + 1):
             y = F.relu(getattr(self, f"bn{i}")(y))
-            if self.dropout > 0:
-                y = F.dropout(y, self.dropout, self.training)
-            y = getattr(self, f"conv{i}")(y)
+            y = getattr(self, f"conv{i}")(getattr(self, f"drop{i}")(y))
         return y + shortcut
 
 

@@ -73,7 +73,7 @@ def read_safetensors(path):
     tensors, covered = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         begin, end = entry["data_offsets"]
-        size = {"F32": 4, "I64": 8}[entry["dtype"]]
+        size = {"F32": 4, "I64": 8, "I32": 4, "U8": 1}[entry["dtype"]]
         for extent in entry["shape"]:
             size *= extent
         assert begin == covered and end - begin == size, f"{path}: {name} lies at {begin}:{end}"
@@ -174,7 +174,7 @@ class SystemTest(unittest.TestCase):
         """Two output directories that tell the same story, times aside."""
         names = {path.name for path in reference.iterdir()}
         self.assertEqual({path.name for path in ours.iterdir()}, names)
-        for name in ("latest.safetensors", "best.safetensors"):
+        for name in ("latest.safetensors", "best.safetensors", "predictions.safetensors"):
             if name in names:
                 self.assert_same_file(ours / name, reference / name)
         self.assertEqual(without_times(read_metrics(ours)), without_times(read_metrics(reference)))

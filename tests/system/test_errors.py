@@ -256,7 +256,8 @@ class TestBadFlags(harness.SystemTest):
                 (["--plan", "--ceilings", 1], "--ceilings"),
                 (["--plan", "--ceilings", 0, 1], "--ceilings"),
                 (["--plan", "--resume"], ["--plan", "--resume"]),
-                (["--recipe", "mine"], "mine"), (["--preprocess", "zca"], "zca"),
+                (["--recipe", "mine"], "mine"), (["--preprocess", "pca"], "pca"), (["--gamma-init", "two"], "two"),
+                (["--svhn-extra", "perhaps"], "perhaps"),
                 (["--epochs", 1, "--epochs", 2], "--epochs"),
                 (["--no-augment=maybe"], "--no-augment"),
                 (["--quiet\nline"], "--quiet line")]:

@@ -102,7 +102,8 @@ class TestFiles(harness.SystemTest):
             "recipe": "paper-cifar", "dropout": 0.1, "epochs": 3, "batch_size": 10, "lr": 0.1,
             "momentum": 0.9, "weight_decay": 0.0005, "lr_drops": [1, 2],
             "lr_drop_factor": 0.2, "keep_momentum": False, "no_augment": False,
-            "keep_last_batch": False, "preprocess": "meanstd", "val_split": 0.25, "seed": 7,
+            "keep_last_batch": False, "preprocess": "meanstd", "gamma_init": "one",
+            "svhn_extra": "auto", "val_split": 0.25, "seed": 7,
             "limit_train": 40, "limit_test": 20, "save_every": 1})
         data = config["dataset"]
         self.assertEqual((data["name"], data["path"]), ("cifar10", str(self.data)))
@@ -150,7 +151,7 @@ class TestFiles(harness.SystemTest):
         self.assertEqual(page.open, [])
         self.assertGreaterEqual(page.tags.count("svg"), 2)
         self.assertNotIn("script", page.tags)
-        self.assertEqual(page.references, [])  # self-contained
+        self.assertTrue(all(r.startswith("data:image/png;base64,") for r in page.references))
         self.assertEqual(page.tags.count("tr") > 3, True)
         for text in ("wrn-10-1", "weight_decay", "0.0005"):
             self.assertIn(text, page.text)
@@ -160,14 +161,19 @@ class TestFiles(harness.SystemTest):
         error = read_metrics(self.run_dir)[-1]["test_error"]
         self.assertIn(f"test error {error:.2f}% after 3 epochs", self.printed.out)
         before = self.snapshot(self.run_dir)
-        tested = self.succeed("--test-only", "--resume", "-o", self.run_dir, "--quiet")
+        tested = self.succeed("--test-only", "--resume", self.run_dir / CHECKPOINT, "--quiet")
         self.assertRegex(tested.out, rf"\Atest error {error:.2f}%, loss \d+\.\d+\n\Z")
         imported = self.succeed(*self.flags("--test-only", "--import-weights", self.weights,
                                             "--quiet"))
         self.assertEqual(imported.out, tested.out)
-        by_file = self.succeed("--test-only", "--quiet", "--resume", self.run_dir / CHECKPOINT)
-        self.assertEqual(by_file.out, tested.out)
         self.assertEqual(self.snapshot(self.run_dir), before)
+        # With -o it writes what it predicted, and nothing else.
+        by_directory = self.succeed("--test-only", "--quiet", "--resume", "-o", self.run_dir)
+        self.assertEqual(by_directory.out, tested.out)
+        after = self.snapshot(self.run_dir)
+        name = "predictions.safetensors"
+        self.assertEqual(after.pop(name)[2], before.pop(name)[2])
+        self.assertEqual(after, before)
         self.assertFalse((self.dir / "runs").exists(), "--test-only makes no directory")
 
     def test_export_is_what_pytorch_loads(self):
@@ -266,7 +272,8 @@ class TestPrinting(harness.SystemTest):
         for flag in ("--dataset", "--data-path", "--model", "--depth", "--widen-factor", "--block",
                      "--deepening", "--dropout", "--recipe", "--epochs", "--batch-size", "--lr",
                      "--momentum", "--weight-decay", "--lr-drops", "--lr-drop-factor",
-                     "--preprocess", "--no-augment", "--keep-last-batch", "--val-split", "--seed",
+                     "--preprocess", "--gamma-init", "--svhn-extra", "--no-augment", "--keep-last-batch",
+                     "--val-split", "--seed",
                      "--device", "--threads", "--output-dir", "--overwrite", "--save-every",
                      "--resume", "--test-only", "--export-weights", "--import-weights",
                      "--limit-train", "--limit-test", "--quiet"):

@@ -48,6 +48,13 @@ class TestDamagedCheckpoint(harness.SystemTest):
         text = json.dumps(header).encode()
         return struct.pack("<Q", len(text)) + text + self.blob[8 + length:]
 
+    def test_settings_of_before_there_was_one(self):
+        """A checkpoint of an earlier version goes on with the default of what it does not name."""
+        self.out.mkdir()
+        (self.out / CHECKPOINT).write_bytes(self.with_metadata(
+            "settings", lambda old: {k: v for k, v in old.items() if k != "gamma_init"}))
+        self.succeed("--test-only", "--resume", "-o", self.out)
+
     def test_metadata_of_no_run(self):
         for key, name, value in [
                 ("settings", "batch_size", 0), ("settings", "batch_size", "x"),
@@ -60,6 +67,42 @@ class TestDamagedCheckpoint(harness.SystemTest):
         self.refuse(self.with_metadata("steps_per_epoch", lambda old: -old))
         self.refuse(self.with_metadata("settings", lambda old: []))
         self.refuse(self.with_metadata("metrics", lambda old: 1))
+
+
+class TestHalfWritten(harness.SystemTest):
+    """A run's directory of which only a part is there, or whole: as after a copy that was cut."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls()
+        case.dir = cls.root
+        cls.good = cls.root / "good"
+        case.succeed(*case.flags(), "-o", cls.good)
+
+    def test_without_its_checkpoint(self):
+        for name in ("config.json", "metrics.jsonl", "best.safetensors"):
+            with self.subTest(name):
+                run = self.dir / name
+                run.mkdir()
+                shutil.copy(self.good / name, run)
+                before = self.snapshot(run)
+                self.fail_with(RUNTIME, "--resume", "-o", run, says=run / CHECKPOINT)
+                self.fail_with(harness.USAGE, *self.flags(), "-o", run,
+                               says=[run, "--overwrite"])
+                self.assertEqual(self.snapshot(run), before)
+                self.succeed(*self.flags(), "-o", run, "--overwrite")
+                self.assert_same_run(run, self.good)
+
+    def test_other_files_cut_short_are_written_anew(self):
+        flags = self.flags("--lr-drops", 2, "--lr-drop-factor", 1e30, epochs=4)
+        self.fail_with(NOT_FINITE, *flags, "-o", self.out)  # a way to end after two epochs
+        whole = {path.name: path.read_bytes() for path in self.out.iterdir()}
+        for name in ("config.json", "metrics.jsonl", "report.html"):
+            (self.out / name).write_bytes(whole[name][:len(whole[name]) // 2])
+        self.fail_with(NOT_FINITE, "--resume", "-o", self.out)
+        self.assertEqual(whole["config.json"], (self.out / "config.json").read_bytes())
+        self.assertEqual(whole["metrics.jsonl"], (self.out / "metrics.jsonl").read_bytes())
 
 
 class TestFullDisk(harness.SystemTest):

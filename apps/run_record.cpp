@@ -1,0 +1,80 @@
+#include "apps/run_record.h"
+
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "apps/run_directory.h"
+#include "kernels/error.h"
+
+namespace wrn {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr std::uintmax_t kMostBytes = 256 << 20;  // of a text file; a run's have a few kilobytes
+
+bool there(const fs::path& path) {
+  std::error_code error;
+  return fs::status(path, error).type() != fs::file_type::not_found;
+}
+
+std::string read_text(const fs::path& path) {
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) {
+    fail("{}: {}", path.string(), error ? error.message() : "is not a regular file");
+  }
+  if (fs::file_size(path, error) > kMostBytes)
+    fail("{}: is too large to be a run's", path.string());
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  if (!in) fail("{}: cannot be read: {}", path.string(), std::strerror(errno));
+  return text.str();
+}
+
+/// An object; anything else is an Error. `where` names the file, and the line if it has several.
+json parse_object(const std::string& text, const std::string& where) {
+  // A file that nests a million deep would overflow the stack when it is freed.
+  const auto shallow = [&](int depth, json::parse_event_t, json&) {
+    if (depth > 16) fail("{}: nests deeper than anything that wrn_train writes", where);
+    return true;
+  };
+  try {
+    json parsed = json::parse(text, shallow);
+    if (parsed.is_object()) return parsed;
+  } catch (const json::exception&) {
+  }
+  fail("{}: is no whole JSON object: damaged, or written only in part", where);
+}
+
+}  // namespace
+
+RunRecord read_run(const fs::path& directory) {
+  const RunDirectory files(directory);
+  std::error_code error;
+  if (!fs::is_directory(directory, error)) {
+    fail("{}: {}", directory.string(),
+         there(directory) ? "is not a directory" : "no such directory");
+  }
+  if (!there(files.config())) {
+    fail("{}: holds no run of wrn_train: it has no config.json", directory.string());
+  }
+  RunRecord run;
+  const fs::path absolute = fs::weakly_canonical(directory, error);
+  run.name = (error ? directory : absolute).filename().string();
+  run.config = parse_object(read_text(files.config()), files.config().string());
+  if (there(files.metrics())) {
+    std::istringstream lines(read_text(files.metrics()));
+    std::string line;
+    for (int number = 1; std::getline(lines, line); ++number) {
+      run.metrics.push_back(
+          parse_object(line, fmt::format("{}: line {}", files.metrics().string(), number)));
+    }
+  }
+  if (there(files.predictions())) run.predictions = read_predictions(files.predictions());
+  return run;
+}
+
+}  // namespace wrn

@@ -1,0 +1,110 @@
+#include "apps/table_runs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <iterator>
+
+namespace wrn {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+std::string text_of(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// An object, empty where the text is none.
+json object_of(const std::string& text) {
+  json parsed = json::parse(text, nullptr, false);
+  return parsed.is_object() ? parsed : json::object();
+}
+
+/// The value at a pointer, or the other where there is none of its type.
+template <typename T>
+T value_at(const json& object, const char* pointer, T otherwise) {
+  try {
+    return object.value(json::json_pointer(pointer), otherwise);
+  } catch (const json::exception&) {
+    return otherwise;
+  }
+}
+
+std::uint64_t fnv1a(const std::string& text) {
+  std::uint64_t hash = 0xcbf29ce484222325U;
+  for (const char c : text) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100000001b3U;
+  return hash;
+}
+
+}  // namespace
+
+std::vector<std::string> Rehearsal::flags() const {
+  std::vector<std::string> flags;
+  const auto add = [&](const char* flag, std::int64_t value) {
+    if (value != 0) flags.insert(flags.end(), {flag, std::to_string(value)});
+  };
+  add("--epochs", epochs);
+  add("--limit-train", limit_train);
+  add("--limit-test", limit_test);
+  add("--batch-size", batch_size);
+  return flags;
+}
+
+std::vector<std::string> training_flags(const Experiment& e, const Rehearsal& rehearsal) {
+  std::vector<std::string> flags = {
+      "--model", e.model,        "--dataset",  e.dataset,   "--recipe",
+      e.recipe,  "--preprocess", e.preprocess, "--dropout", fmt::format("{:g}", e.dropout)};
+  const std::vector<std::string> more = rehearsal.flags();
+  flags.insert(flags.end(), more.begin(), more.end());
+  return flags;
+}
+
+std::string experiment_name(const Experiment& e, const Rehearsal& rehearsal) {
+  const std::uint64_t hash = fnv1a(fmt::format("{}", fmt::join(training_flags(e, rehearsal), " ")));
+  return fmt::format("{}-{}-{}{}-{:08x}", e.model, e.dataset, e.preprocess,
+                     e.dropout > 0 ? fmt::format("-dropout{:g}", e.dropout) : "",
+                     (hash >> 32) ^ (hash & 0xffffffffU));
+}
+
+RunFiles::RunFiles(const fs::path& output_dir, const std::string& experiment, int seed) {
+  const std::string run = (output_dir / "runs" / experiment / fmt::format("seed{}", seed)).string();
+  directory = run;
+  log = run + ".log";
+  failed = run + ".failed";
+}
+
+RunState read_run(const RunFiles& files) {
+  RunState state;
+  const json config = object_of(text_of(files.directory / "config.json"));
+  state.epochs = std::max(0, value_at(config, "/training/epochs", 0));
+  state.device = value_at(config, "/device_name", std::string());
+
+  std::vector<double> seconds;
+  std::ifstream metrics(files.directory / "metrics.jsonl");
+  for (std::string line; state.epochs > 0 && std::getline(metrics, line);) {
+    const json epoch = object_of(line);
+    const double error = value_at(epoch, "/test_error", -1.0);
+    const bool follows = value_at(epoch, "/epoch", 0) == state.epochs_done + 1;
+    if (!follows || state.epochs_done == state.epochs || !(error >= 0 && error <= 100)) break;
+    ++state.epochs_done;
+    state.error = error;
+    seconds.push_back(value_at(epoch, "/seconds", 0.0));
+  }
+  state.seconds_per_epoch = median(seconds);
+
+  std::ifstream failed(files.failed);
+  std::getline(failed, state.failure);
+  return state;
+}
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+}
+
+}  // namespace wrn

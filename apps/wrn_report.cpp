@@ -1,0 +1,69 @@
+// wrn_report RUN_DIR...: one page of a run, or of several side by side.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "apps/guarded_main.h"
+#include "apps/report.h"
+#include "engine/atomic_file.h"
+
+namespace {
+
+constexpr std::size_t kMostRuns = 16;  // more curves on one pair of axes say nothing
+
+int run(int argc, char** argv) {
+  CLI::App app(
+      "Makes a page (HTML, all in one file) of the runs that wrn_train left: curves, confusion "
+      "matrix, surest mistakes, the network, the configuration. Of several runs it compares "
+      "results, settings and curves.\n\n"
+      "A run from before predictions.safetensors gets one by\n"
+      "  wrn_train --test-only --resume -o RUN_DIR",
+      "wrn_report");
+  std::vector<std::string> directories;
+  std::string output;
+  app.add_option("RUN_DIR", directories, "Output directories of wrn_train, 1 to 16")->required();
+  app.add_option("-o,--output", output,
+                 "The page (default report.html in RUN_DIR, or here if they are several)")
+      ->type_name("FILE");
+  app.set_version_flag("--version", "wrn_report " WRN_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& done) {
+    return app.exit(done);
+  } catch (const CLI::ParseError& error) {
+    throw wrn::Error(fmt::format("{}; see --help", error.what()), wrn::Status::kUsage);
+  }
+  if (directories.size() > kMostRuns) {
+    throw wrn::Error(fmt::format("{} runs are more than one page can compare ({})",
+                                 directories.size(), kMostRuns),
+                     wrn::Status::kUsage);
+  }
+  std::vector<wrn::RunRecord> runs;
+  for (const std::string& directory : directories) runs.push_back(wrn::read_run(directory));
+  // Directories of one name in different places are told apart by where they are.
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    for (std::size_t j = 0; j < runs.size(); ++j) {
+      if (i != j && std::filesystem::path(directories[j]).filename() ==
+                        std::filesystem::path(directories[i]).filename()) {
+        runs[i].name = directories[i];
+      }
+    }
+  }
+  if (output.empty()) {
+    output = directories.size() > 1
+                 ? "report.html"
+                 : (std::filesystem::path(directories[0]) / "report.html").string();
+  }
+  wrn::write_file_atomically(output, wrn::report_html(runs));
+  fmt::print("{}\n", output);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return wrn::guarded_main("wrn_report", [&] { return run(argc, argv); });
+}
