@@ -42,7 +42,9 @@ struct Options {
   Settings settings;
   std::set<std::string> given;  // the settings named on the command line
   std::string output_dir;       // empty: runs/<dataset>-<model>-seed<seed>
-  bool overwrite = false, quiet = false, test_only = false, nvtx = false, tensorboard = false;
+  bool overwrite = false, quiet = false, test_only = false, nvtx = false, plan = false,
+       tensorboard = false;
+  std::vector<double> ceilings;       // of --plan: TFLOP/s, TB/s; empty: those measured
   std::optional<std::string> resume;  // the file; "" for the run in the output directory
   std::string export_weights, import_weights;
 };
