@@ -43,20 +43,15 @@ void print_parts(std::ostream& out, const std::vector<PartTotals>& parts) {
 }
 
 void print_memory(std::ostream& out, const Program& program, const Parameters& parameters) {
-  double state = 0, buffers = 0;
-  for (const Tensor& slab : {parameters.values(), parameters.gradients(), parameters.momenta(),
-                             parameters.bf16_copies()}) {
-    if (slab) state += static_cast<double>(slab.bytes());
-  }
-  for (const Tensor& buffer : parameters.buffers()) buffers += static_cast<double>(buffer.bytes());
+  const double state = static_cast<double>(parameters.bytes());
   const double arena = static_cast<double>(program.arena_bytes());
   out << fmt::format(
       "\nMemory, MiB: {:.1f} parameters (weights, gradients, momentum, bf16 copies, statistics)\n"
       "             {:.1f} activations and workspace at their peak, of which {:.1f} are kept from "
       "the forward for the backward pass; the largest workspace is {:.1f}\n"
       "             {:.1f} in all, beside the data set\n",
-      mib(state + buffers), mib(arena), mib(static_cast<double>(program.saved_bytes())),
-      mib(static_cast<double>(program.workspace_bytes())), mib(state + buffers + arena));
+      mib(state), mib(arena), mib(static_cast<double>(program.saved_bytes())),
+      mib(static_cast<double>(program.workspace_bytes())), mib(state + arena));
 }
 
 }  // namespace

@@ -109,6 +109,7 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
       {"device_name", device_name(trainer.context().device())},
       {"precision", s.precision},
       {"threads", s.threads},
+      {"parameter_bytes", trainer.model().parameters().bytes()},
       {"activation_bytes", trainer.arena_bytes()},
       {"versions",
        {{"wrn_train", WRN_VERSION},
