@@ -275,7 +275,7 @@ std::string run_curves(const std::vector<RunRecord>& runs, const std::string& ti
     const bool several = runs.size() > 1;
     chart.series.push_back({several ? runs[i].name : title, style_of(i),
                             points_of(runs[i].metrics, key), several ? tag_of(i) : ""});
-    if (same && i > 0) continue;
+    if ((same && i > 0) || unit == "images/s") continue;
     for (Mark mark : rate_changes(runs[i].metrics)) {
       if (!same) mark.label = tag_of(i) + ": " + mark.label;
       chart.marks.push_back(mark);
@@ -367,7 +367,7 @@ std::string network_section(const json& config) {
     spec.classes = config.at("model").value("classes", 10);
     if (config.contains("training")) spec.dropout = config["training"].value("dropout", 0.0F);
     spec.blocks();
-    return "<h2>The network</h2>\n" + network_html(spec);
+    return "<section>\n<h2>The network</h2>\n" + network_html(spec) + "</section>\n";
   } catch (const std::exception&) {
     return "";  // a name of another program's
   }
@@ -393,9 +393,11 @@ std::string details_of(const RunRecord& run, std::size_t images) {
   if (run.predictions && run.predictions->epoch <= static_cast<int>(run.metrics.size())) {
     out += predictions_html(*run.predictions, images);
   }
-  out += network_section(run.config);
-  if (!run.metrics.empty()) out += epochs_section(run.metrics, columns_of(run.metrics));
-  return out + config_section(run.config);
+  out += "<div class=\"beside\">\n" + network_section(run.config);
+  if (!run.metrics.empty()) {
+    out += "<section>\n" + epochs_section(run.metrics, columns_of(run.metrics)) + "</section>\n";
+  }
+  return out + "</div>\n" + config_section(run.config);
 }
 
 std::string title_of(const RunRecord& run) {
@@ -444,7 +446,8 @@ std::string differences_table(const std::vector<RunRecord>& runs) {
   std::vector<std::map<std::string, std::string>> values;
   for (const RunRecord& run : runs) {
     auto& of_run = values.emplace_back();
-    for (const auto& [pointer, value] : run.config.flatten().items()) {
+    const json flat = run.config.flatten();
+    for (const auto& [pointer, value] : flat.items()) {
       // "/training/lr_drops/2" is a part of "training.lr_drops".
       std::string name = pointer;
       const auto slash = name.rfind('/');

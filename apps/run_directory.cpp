@@ -70,7 +70,9 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     return found->second;
   };
   if (text("format") != kFormat) {
-    fail("{} is a checkpoint of another version of wrn_train", file.file.string());
+    const bool ours = text("format").starts_with("wrn.cu checkpoint");
+    fail("{} is {} of wrn_train", file.file.string(),
+         ours ? "a checkpoint of another version" : "no checkpoint");
   }
   const auto parsed = [&](const char* key) { return nlohmann::json::parse(text(key)); };
   try {
