@@ -345,6 +345,7 @@ Settings resumed_settings(const Settings& saved, const Options& options) {
   nlohmann::json settings = saved;
   const nlohmann::json asked = options.settings;
   for (const std::string& key : options.given) {
+    if (key == "precision" && asked.at(key) == "auto") continue;  // a run goes on in its own
     if (!asked.contains(key) || asked[key] == settings[key]) continue;
     if (!kFree.contains(key)) {
       std::string flag = "--" + key;

@@ -221,7 +221,7 @@ int run(const Options& options) {
   Settings& settings = checkpoint.settings;
 
   const Device device = resolve_device(settings.device);
-  const bool insist = options.given.contains("precision");
+  const bool insist = options.given.contains("precision") && options.settings.precision != "auto";
   Context context(device, settings.threads, resolve_precision(settings, device, insist));
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
