@@ -65,6 +65,7 @@ svg.key { display: inline-block; width: 30px; height: 10px; margin-right: .4em; 
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: right;
   white-space: nowrap; }
+.beside td, .beside th { padding-left: .3rem; padding-right: .5rem; }
 thead th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
 tbody th { font-weight: 400; text-align: left; }
 tr.best td { font-weight: 700; background: var(--panel); }
@@ -97,6 +98,7 @@ tr.best td { font-weight: 700; background: var(--panel); }
 .pairs th:nth-child(2):nth-last-child(3) { text-align: left; }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); gap: 1rem
   .75rem; }
+@media (min-width: 60rem) { .mistakes { grid-template-columns: repeat(8, 1fr); } }
 .mistakes img { display: block; width: 100%; max-width: 8rem; height: auto; aspect-ratio: 1;
   border-radius: .4rem; image-rendering: pixelated; }
 .mistakes figcaption { font-size: .9rem; line-height: 1.3; margin-top: .3rem; }
