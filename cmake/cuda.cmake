@@ -48,6 +48,13 @@ if(wrn_cuda STREQUAL ON)
       set(CMAKE_CUDA_ARCHITECTURES ${present})
     endif()
   endif()
+  foreach(architecture ${CMAKE_CUDA_ARCHITECTURES})
+    string(REGEX MATCH "^[0-9]+" number "${architecture}")
+    if(number AND number LESS 80)
+      message(FATAL_ERROR "CUDA architecture ${architecture}: GPUs of compute capability 8.0 or later "
+                          "are needed (or -DWRN_CUDA=OFF)")
+    endif()
+  endforeach()
   enable_language(CUDA)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.4)
     message(FATAL_ERROR "nvcc ${CMAKE_CUDA_COMPILER_VERSION} is too old: CUDA 12.4 or later is "
