@@ -5,6 +5,7 @@
 #include "apps/report.h"
 #include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
+#include "kernels/augment.h"
 
 namespace wrn {
 namespace {
@@ -77,7 +78,12 @@ Checkpoint checkpoint_of(const Safetensors& file) {
   try {
     Checkpoint c;
     nlohmann::json settings = parsed("settings");
-    if (!settings.contains("precision")) settings["precision"] = "fp32";  // all there was
+    // Settings that older checkpoints lack, and what held before there were any.
+    const nlohmann::json later = {
+        {"precision", "fp32"}, {"gamma_init", "one"}, {"svhn_extra", "auto"}};
+    for (const auto& [key, value] : later.items()) {
+      if (!settings.contains(key)) settings[key] = value;
+    }
     c.settings = settings.get<Settings>();
     c.classes = parsed("classes").get<int>();
     c.class_names = parsed("class_names").get<std::vector<std::string>>();

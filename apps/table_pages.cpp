@@ -6,6 +6,7 @@
 #include <set>
 
 #include "apps/chart.h"
+#include "apps/report_parts.h"
 #include "engine/atomic_file.h"
 
 namespace wrn {
@@ -31,17 +32,8 @@ constexpr Column kColumns[] = {{"network", false},   {"data", false},    {"dropo
                                {"difference", true}, {"runs, %", false}, {"s/epoch", true},
                                {"state", false}};
 
-/// 36479194 -> "36,479,194"
-std::string grouped(std::int64_t number) {
-  std::string text = std::to_string(number);
-  for (auto at = static_cast<std::ptrdiff_t>(text.size()) - 3; at > 0; at -= 3) {
-    text.insert(static_cast<std::size_t>(at), 1, ',');
-  }
-  return text;
-}
-
-std::vector<const RunState*> finished_runs(const TableRow& row) {
-  std::vector<const RunState*> runs;
+std::vector<const RunProgress*> finished_runs(const TableRow& row) {
+  std::vector<const RunProgress*> runs;
   for (const TableRun& run : row.runs) {
     if (run.state.finished()) runs.push_back(&run.state);
   }
@@ -55,7 +47,7 @@ std::string state_text(const TableRow& row) {
   std::string text =
       finished == 0 ? "" : fmt::format("{} of {} runs finished", finished, row.runs.size());
   for (std::size_t i = 0; i < row.runs.size(); ++i) {
-    const RunState& run = row.runs[i].state;
+    const RunProgress& run = row.runs[i].state;
     if (run.finished() || (run.epochs_done == 0 && run.failure.empty())) continue;
     text += fmt::format("{}seed {}: ", text.empty() ? "" : "; ", i + 1);
     if (run.epochs_done > 0) text += fmt::format("epoch {} of {}", run.epochs_done, run.epochs);
@@ -86,7 +78,7 @@ std::vector<Cell> cells_of(const TableRow& row) {
   return {{{e.model, ""}},
           {{e.dataset + ", " + e.preprocess, ""}},
           {{e.dropout > 0 ? fmt::format("{:g}", e.dropout) : "", ""}},
-          {{grouped(row.parameters), ""}},
+          {{with_commas(row.parameters), ""}},
           {{paper, ""}},
           if_any(errors, fmt::format("{:.2f}", ours)),
           if_any(errors, fmt::format("{:+.2f}", ours - row.paper.error)),
@@ -151,27 +143,13 @@ std::string html_cell(const Cell& cell) {
   return out;
 }
 
+/// Beside the reports' own.
 constexpr const char* kStyle = R"(
-:root { color-scheme: light dark; --page: #fff; --text: #1c2024; --soft: #5c6670; --rule: #d9dee3;
-  --panel: #f5f7f9; --alarm: #b3261e; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #14171a; --text: #e6e9ec; --soft: #9aa5b0; --rule: #343b42; --panel: #1d2126;
-    --alarm: #ff8a80; } }
-body { margin: 0 auto; padding: 1.25rem 1rem 3rem; max-width: 76rem; background: var(--page);
-  color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .25rem; }
-p { margin: .25rem 0 .75rem; color: var(--soft); }
-a { color: inherit; }
-.rehearsal { border: 3px solid var(--alarm); border-radius: .5rem; padding: .6rem .9rem;
-  background: var(--panel); color: var(--text); }
-.rehearsal strong, h2 em { color: var(--alarm); }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: left;
-  vertical-align: top; }
-th { color: var(--soft); font-weight: 600; }
-th.number, td.number { text-align: right; white-space: nowrap; }
+.tables th, .tables td { vertical-align: top; }
+.tables .text { text-align: left; white-space: normal; }
+.tables a { color: inherit; }
+.rehearsal { border: 3px solid var(--r6); border-radius: .5rem; padding: .6rem .9rem; }
+.rehearsal strong, h2 em { color: var(--r6); }
 )";
 
 bool begun(const ResultTable& table) {
@@ -192,7 +170,7 @@ ResultTable results_of(const PaperTable& table, const fs::path& output_dir,
     for (int seed = 1; seed <= settings.runs; ++seed) {
       const RunFiles files(output_dir, experiment_name(row.experiment, settings.rehearsal), seed);
       out.runs.push_back(
-          {read_run(files),
+          {run_progress(files),
            (files.directory / "report.html").lexically_relative(output_dir).string()});
     }
   }
@@ -229,33 +207,36 @@ std::string tables_html(const std::vector<ResultTable>& tables, const TableSetti
   std::string out = fmt::format(
       "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
-      "<title>{0}</title>\n<style>{1}</style>\n</head>\n<body>\n<h1>{0}</h1>\n",
-      html_escaped(kTitle), kStyle);
+      "<title>{0}</title>\n<style>{1}{2}</style>\n</head>\n<body>\n<h1>{0}</h1>\n",
+      html_escaped(kTitle), kReportStyle, kStyle);
   if (settings.rehearsal) {
     out += fmt::format("<p class=\"rehearsal\"><strong>REHEARSAL, not results.</strong> {}</p>\n",
                        html_escaped(rehearsal_text(settings.rehearsal)));
   }
   out += "<p>" + legend_text(settings.runs) + "</p>\n";
   for (const ResultTable& table : tables) {
-    out += fmt::format("<h2>{}{}</h2>\n<p>{}</p>\n<div class=\"scroll\" tabindex=\"0\"><table>\n",
-                       html_escaped(table.title), settings.rehearsal ? " <em>(rehearsal)</em>" : "",
-                       html_escaped(table.about));
+    out += fmt::format(
+        "<h2>{}{}</h2>\n<p class=\"about\">{}</p>\n<div class=\"scroll\" tabindex=\"0\">"
+        "<table class=\"tables\">\n<thead>",
+        html_escaped(table.title), settings.rehearsal ? " <em>(rehearsal)</em>" : "",
+        html_escaped(table.about));
     const auto row_of = [&](const char* tag, const auto& text_of_column) {
       out += "<tr>";
       for (std::size_t i = 0; i < std::size(kColumns); ++i) {
-        out += fmt::format("<{0}{1}>{2}</{0}>", tag,
-                           kColumns[i].is_number ? " class=\"number\"" : "", text_of_column(i));
+        out += fmt::format("<{0}{1}>{2}</{0}>", tag, kColumns[i].is_number ? "" : " class=\"text\"",
+                           text_of_column(i));
       }
       out += "</tr>\n";
     };
     row_of("th", [](std::size_t i) { return kColumns[i].heading; });
+    out += "</thead>\n<tbody>\n";
     for (const TableRow& row : table.rows) {
       const std::vector<Cell> cells = cells_of(row);
       row_of("td", [&](std::size_t i) { return html_cell(cells[i]); });
     }
-    out += "</table></div>\n";
+    out += "</tbody></table></div>\n";
     if (const std::string devices = devices_text(table); !devices.empty()) {
-      out += fmt::format("<p>{}</p>\n", html_escaped(devices));
+      out += fmt::format("<p class=\"about\">{}</p>\n", html_escaped(devices));
     }
   }
   return out + "</body>\n</html>\n";

@@ -16,6 +16,7 @@
 
 #include "apps/child_process.h"
 #include "apps/progress.h"
+#include "apps/recipes.h"
 #include "apps/table_pages.h"
 #include "engine/atomic_file.h"
 #include "kernels/error.h"
@@ -48,7 +49,7 @@ const DataKind& data_kind(const std::string& dataset) {
         "data/get_cifar.sh cifar100",
         50000,
         10000}},
-      {"svhn", {{"", "svhn"}, "test_32x32.mat", "data/get_svhn.sh", 604388, 26032}}};
+      {"svhn", {{"", "svhn"}, "extra_32x32.mat", "data/get_svhn.sh", 604388, 26032}}};
   return kinds.at(dataset);
 }
 
@@ -89,7 +90,7 @@ struct Job {
   RunFiles files;
   fs::path data;
   double cost = 0;  // of an epoch, in a unit of its own
-  RunState state;
+  RunProgress state;
 };
 
 enum class Outcome { kFinished, kFailed, kBusy };
@@ -143,7 +144,7 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
                 find_data(e.dataset, options_.data_paths),
                 0,
                 {}};
-        job.state = read_run(job.files);
+        job.state = run_progress(job.files);
         // A network's multiplications are nearly proportional to its parameters; training takes
         // three times those of evaluation.
         const DataKind& data = data_kind(e.dataset);
@@ -171,7 +172,7 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
 int TableRunner::expected_epochs(const Job& job) const {
   if (job.state.epochs > 0) return job.state.epochs;
   const auto epochs = static_cast<int>(options_.settings.rehearsal.epochs);
-  return epochs > 0 ? epochs : job.experiment.dataset == "svhn" ? 160 : 200;
+  return epochs > 0 ? epochs : recipe_of(job.experiment.recipe).settings.at("epochs").get<int>();
 }
 
 /// By the epochs measured so far, of these runs or, in proportion, of others.
@@ -198,8 +199,8 @@ std::vector<std::string> TableRunner::command_of(const Job& job) const {
   command.insert(command.end(), flags.begin(), flags.end());
   command.insert(command.end(),
                  {"--seed", std::to_string(job.seed), "--data-path", job.data.string(), "--device",
-                  options_.device, "--threads", std::to_string(options_.threads), "-o",
-                  job.files.directory.string()});
+                  options_.device, "--precision", options_.precision, "--threads",
+                  std::to_string(options_.threads), "-o", job.files.directory.string()});
   // Without a checkpoint there is nothing worth keeping.
   command.push_back(fs::exists(job.files.directory / "latest.safetensors") ? "--resume"
                                                                            : "--overwrite");
@@ -243,8 +244,8 @@ Outcome TableRunner::run(Job& job, const std::string& label, bool wait) {
     if (errno != EINTR) fail("cannot lock {}: {}", job.files.log.string(), system_error());
     if (stop_ != 0) throw Interrupted{stop_};
   }
-  job.state = read_run(job.files);
-  if (job.state.finished()) {
+  job.state = run_progress(job.files);
+  if (job.state.finished() && job.state.failure.empty()) {
     remove_checkpoints(job);
     return Outcome::kFinished;
   }
@@ -258,7 +259,8 @@ std::string failure_of(int status, const fs::path& log, std::uintmax_t begin) {
   std::string reason;
   const std::string name = "wrn_train: ";
   for (std::string line; std::getline(file, line);) {
-    if (line.starts_with(name)) reason = line.substr(name.size());
+    if (line.starts_with(name) && !line.starts_with(name + "warning"))
+      reason = line.substr(name.size());
   }
   if (status < 0) {
     return fmt::format("killed by signal {}{}; see {}", -status,
@@ -277,8 +279,9 @@ Outcome TableRunner::train(Job& job, const std::string& label, int log) {
   ChildProcess child(command_of(job), log);
   watch(child, job, label);
   status_.draw("");
-  job.state = read_run(job.files);
-  if (job.state.finished()) {
+  job.state = run_progress(job.files);
+  // With a failure after the last epoch's metrics, the last checkpoint is missing.
+  if (job.state.finished() && child.status() == 0) {
     remove_checkpoints(job);
     std::cout << fmt::format("{}: test error {:.2f}%, {:.1f} s/epoch\n", label, job.state.error,
                              job.state.seconds_per_epoch)
@@ -306,7 +309,7 @@ void TableRunner::watch(ChildProcess& child, Job& job, const std::string& label)
     }
     if (Clock::now() - looked > std::chrono::seconds(1)) {
       looked = Clock::now();
-      job.state = read_run(job.files);
+      job.state = run_progress(job.files);
       std::string text = label;
       if (job.state.epochs > 0) {
         text += fmt::format(": epoch {}/{}", std::min(job.state.epochs_done + 1, job.state.epochs),
@@ -320,7 +323,7 @@ void TableRunner::watch(ChildProcess& child, Job& job, const std::string& label)
 
 bool TableRunner::run(const std::vector<PaperTable>& tables) {
   list_jobs(tables);
-  if (jobs_.empty()) fail("nothing can be run: no data was found");
+  if (jobs_.empty()) fail("nothing can be run without data");
   const auto finished_before = std::count_if(jobs_.begin(), jobs_.end(),
                                              [](const Job& job) { return job.state.finished(); });
   std::cout << fmt::format("{} runs, {} of them finished already; results in {}\n", jobs_.size(),

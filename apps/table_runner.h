@@ -15,7 +15,7 @@ struct RunnerOptions {
   std::filesystem::path output_dir = "runs/tables";
   std::vector<std::string> data_paths = {"."};
   TableSettings settings;
-  std::string device = "auto";
+  std::string device = "auto", precision = "auto";
   int threads = 0;
 };
 

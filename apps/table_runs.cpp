@@ -58,6 +58,8 @@ std::vector<std::string> training_flags(const Experiment& e, const Rehearsal& re
   std::vector<std::string> flags = {
       "--model", e.model,        "--dataset",  e.dataset,   "--recipe",
       e.recipe,  "--preprocess", e.preprocess, "--dropout", fmt::format("{:g}", e.dropout)};
+  // The paper's SVHN is train and extra: not whatever is there.
+  if (e.dataset == "svhn") flags.insert(flags.end(), {"--svhn-extra", "yes"});
   const std::vector<std::string> more = rehearsal.flags();
   flags.insert(flags.end(), more.begin(), more.end());
   return flags;
@@ -77,11 +79,12 @@ RunFiles::RunFiles(const fs::path& output_dir, const std::string& experiment, in
   failed = run + ".failed";
 }
 
-RunState read_run(const RunFiles& files) {
-  RunState state;
+RunProgress run_progress(const RunFiles& files) {
+  RunProgress state;
   const json config = object_of(text_of(files.directory / "config.json"));
   state.epochs = std::max(0, value_at(config, "/training/epochs", 0));
-  state.device = value_at(config, "/device_name", std::string());
+  state.device = fmt::format("{}, {}", value_at(config, "/device_name", std::string("?")),
+                             value_at(config, "/precision", std::string("?")));
 
   std::vector<double> seconds;
   std::ifstream metrics(files.directory / "metrics.jsonl");

@@ -49,18 +49,18 @@ struct RunFiles {
   std::filesystem::path directory, log, failed;
 };
 
-struct RunState {
+struct RunProgress {
   int epochs_done = 0, epochs = 0;  // epochs: 0 where nothing is known of the run
   double error = 0;                 // test error of the last epoch, in percent
   double seconds_per_epoch = 0;     // the median; 0 where no epoch is done
-  std::string device;
-  std::string failure;  // why the last attempt ended, where it failed
+  std::string device;               // and what it computed in: "cpu, fp32"
+  std::string failure;              // why the last attempt ended, where it failed
 
   bool finished() const { return epochs > 0 && epochs_done == epochs; }
 };
 
 /// What the files say. A run whose files are missing or broken is one of no epochs.
-RunState read_run(const RunFiles& files);
+RunProgress run_progress(const RunFiles& files);
 
 /// Of an even number of values, the mean of the middle two; of none, 0.
 double median(std::vector<double> values);

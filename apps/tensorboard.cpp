@@ -134,16 +134,18 @@ EventFile::EventFile(const fs::path& directory) : path_(directory) {
   } catch (const fs::filesystem_error& error) {
     fail("cannot make {}: {}", directory.string(), error.code().message());
   }
-  append(record(event(now(), 0, field(3, "brain.Event:2"))) +
-         record(event(now(), 0, session_start())));
+  const double begin = now();
+  append(record(event(begin, 0, field(3, "brain.Event:2"))) +
+         record(event(begin, 0, session_start())));
 }
 
 void EventFile::write(const std::vector<nlohmann::json>& history) {
+  const double end = now();
   std::string events;
   double left = 0;  // seconds between the end of an epoch and the last one's
   for (std::size_t i = history.size(); i-- > written_;) {
     const nlohmann::json& line = history[i];
-    events = record(event(now() - left, line.value("epoch", i + 1), summary(line))) + events;
+    events = record(event(end - left, line.value("epoch", i + 1), summary(line))) + events;
     left += line.value("seconds", 0.0);
   }
   append(events);

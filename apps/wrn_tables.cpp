@@ -3,13 +3,12 @@
 // Reading order: main() at the end; paper_tables (what the paper has); table_runs (where a run is
 // kept, and how far it is); table_runner (wrn_train for each run); table_pages (the result).
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <new>
 
+#include "apps/guarded_main.h"
 #include "apps/paper_tables.h"
 #include "apps/table_pages.h"
 #include "apps/table_runner.h"
@@ -178,6 +177,9 @@ int run_command(int argc, char** argv) {
   run_command->add_option("--device", options.device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
+  run_command->add_option("--precision", options.precision, "auto, fp32, tf32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}))
+      ->capture_default_str();
   run_command->add_option("--threads", options.threads, "CPU cores to use, 0 = all")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -217,23 +219,11 @@ int run_command(int argc, char** argv) {
 }  // namespace wrn
 
 int main(int argc, char** argv) {
-  using wrn::Status;
-  Status status = Status::kRuntime;
-  std::string what;
-  try {
-    return wrn::run_command(argc, argv);
-  } catch (const wrn::Interrupted& stopped) {
-    return 128 + stopped.signal;
-  } catch (const wrn::Error& error) {
-    status = error.status;
-    what = error.what();
-  } catch (const std::bad_alloc&) {
-    status = Status::kOutOfMemory;
-    what = "out of memory";
-  } catch (const std::exception& error) {
-    what = error.what();
-  }
-  std::replace(what.begin(), what.end(), '\n', ' ');
-  std::cerr << "wrn_tables: " << what << '\n';
-  return static_cast<int>(status);
+  return wrn::guarded_main("wrn_tables", [&] {
+    try {
+      return wrn::run_command(argc, argv);
+    } catch (const wrn::Interrupted& interrupted) {
+      return 128 + interrupted.signal;
+    }
+  });
 }

@@ -56,15 +56,14 @@ inline bool holds_bf16(const cuda::ConvVersion& version, const ConvDirection& di
   return version.inputs == cuda::ConvInputs::kBf16 && !dw;
 }
 
-/// What a case is made of: one value of each factor.
-inline const std::array<std::vector<int>, 5>& conv_factors() {
+/// What a case is made of: one value of each factor. Tensor cores have more to go wrong with
+/// channels: groups of 8, tiles of other widths.
+using ConvFactors = std::array<std::vector<int>, 5>;
+inline ConvFactors conv_factors(cuda::ConvInputs inputs) {
   // batch; c; k; size: 7 is 7 x 5; filter and stride: 31 is 3x3, stride 1.
-  static const std::array<std::vector<int>, 5> factors{{{1, 3, 8},
-                                                        {3, 16, 20, 64, 128, 160},
-                                                        {3, 16, 20, 64, 128, 160},
-                                                        {32, 16, 8, 7},
-                                                        {31, 32, 11, 12}}};
-  return factors;
+  std::vector<int> channels{3, 16, 20, 64, 128, 160};
+  if (inputs != cuda::ConvInputs::kFp32) channels = {3, 16, 20, 24, 32, 64, 160, 192};
+  return {{{1, 3, 8}, channels, channels, {32, 16, 8, 7}, {31, 32, 11, 12}}};
 }
 
 using ConvLevels = std::array<int, 5>;
@@ -73,13 +72,14 @@ inline ConvShape conv_shape(const ConvLevels& level) {
   return {n, size, size == 7 ? 5 : size, c, k, window / 10, window % 10};
 }
 
-/// Every combination of the factors: 1728 cases, 32 thousand million multiply-adds.
-inline std::vector<ConvLevels> conv_product() {
+/// Every combination of the factors: 1728 cases of the first kind, 32 thousand million
+/// multiply-adds.
+inline std::vector<ConvLevels> conv_product(const ConvFactors& factors) {
   std::vector<ConvLevels> product{{}};
-  for (std::size_t factor = 0; factor < conv_factors().size(); ++factor) {
+  for (std::size_t factor = 0; factor < factors.size(); ++factor) {
     std::vector<ConvLevels> longer;
     for (ConvLevels levels : product) {
-      for (const int level : conv_factors()[factor]) {
+      for (const int level : factors[factor]) {
         levels[factor] = level;
         longer.push_back(levels);
       }
@@ -91,8 +91,8 @@ inline std::vector<ConvLevels> conv_product() {
 
 /// A few cases, none of more than `most_macs`, in which any two values of two factors meet: the
 /// next case is always the first that has most pairs not seen yet.
-inline std::vector<ConvLevels> conv_pairwise(std::int64_t most_macs) {
-  std::vector<ConvLevels> pool = conv_product(), cases;
+inline std::vector<ConvLevels> conv_pairwise(const ConvFactors& factors, std::int64_t most_macs) {
+  std::vector<ConvLevels> pool = conv_product(factors), cases;
   std::erase_if(pool, [&](const auto& levels) { return conv_shape(levels).macs() > most_macs; });
   std::set<std::array<int, 4>> seen;  // factor, factor, and their values
   const auto pairs = [](const ConvLevels& levels) {
