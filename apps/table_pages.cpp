@@ -32,8 +32,8 @@ constexpr Column kColumns[] = {{"network", false},   {"data", false},    {"dropo
                                {"difference", true}, {"runs, %", false}, {"s/epoch", true},
                                {"state", false}};
 
-std::vector<const RunState*> finished_runs(const TableRow& row) {
-  std::vector<const RunState*> runs;
+std::vector<const RunProgress*> finished_runs(const TableRow& row) {
+  std::vector<const RunProgress*> runs;
   for (const TableRun& run : row.runs) {
     if (run.state.finished()) runs.push_back(&run.state);
   }
@@ -47,7 +47,7 @@ std::string state_text(const TableRow& row) {
   std::string text =
       finished == 0 ? "" : fmt::format("{} of {} runs finished", finished, row.runs.size());
   for (std::size_t i = 0; i < row.runs.size(); ++i) {
-    const RunState& run = row.runs[i].state;
+    const RunProgress& run = row.runs[i].state;
     if (run.finished() || (run.epochs_done == 0 && run.failure.empty())) continue;
     text += fmt::format("{}seed {}: ", text.empty() ? "" : "; ", i + 1);
     if (run.epochs_done > 0) text += fmt::format("epoch {} of {}", run.epochs_done, run.epochs);
@@ -170,7 +170,7 @@ ResultTable results_of(const PaperTable& table, const fs::path& output_dir,
     for (int seed = 1; seed <= settings.runs; ++seed) {
       const RunFiles files(output_dir, experiment_name(row.experiment, settings.rehearsal), seed);
       out.runs.push_back(
-          {run_state(files),
+          {run_progress(files),
            (files.directory / "report.html").lexically_relative(output_dir).string()});
     }
   }

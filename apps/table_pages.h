@@ -11,7 +11,7 @@ namespace wrn {
 
 /// A run as a row of a table shows it.
 struct TableRun {
-  RunState state;
+  RunProgress state;
   std::string report;  // its report.html, seen from the directory of the page
 };
 

@@ -90,7 +90,7 @@ struct Job {
   RunFiles files;
   fs::path data;
   double cost = 0;  // of an epoch, in a unit of its own
-  RunState state;
+  RunProgress state;
 };
 
 enum class Outcome { kFinished, kFailed, kBusy };
@@ -144,7 +144,7 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
                 find_data(e.dataset, options_.data_paths),
                 0,
                 {}};
-        job.state = run_state(job.files);
+        job.state = run_progress(job.files);
         // A network's multiplications are nearly proportional to its parameters; training takes
         // three times those of evaluation.
         const DataKind& data = data_kind(e.dataset);
@@ -244,7 +244,7 @@ Outcome TableRunner::run(Job& job, const std::string& label, bool wait) {
     if (errno != EINTR) fail("cannot lock {}: {}", job.files.log.string(), system_error());
     if (stop_ != 0) throw Interrupted{stop_};
   }
-  job.state = run_state(job.files);
+  job.state = run_progress(job.files);
   if (job.state.finished()) {
     remove_checkpoints(job);
     return Outcome::kFinished;
@@ -279,7 +279,7 @@ Outcome TableRunner::train(Job& job, const std::string& label, int log) {
   ChildProcess child(command_of(job), log);
   watch(child, job, label);
   status_.draw("");
-  job.state = run_state(job.files);
+  job.state = run_progress(job.files);
   if (job.state.finished()) {
     remove_checkpoints(job);
     std::cout << fmt::format("{}: test error {:.2f}%, {:.1f} s/epoch\n", label, job.state.error,
@@ -308,7 +308,7 @@ void TableRunner::watch(ChildProcess& child, Job& job, const std::string& label)
     }
     if (Clock::now() - looked > std::chrono::seconds(1)) {
       looked = Clock::now();
-      job.state = run_state(job.files);
+      job.state = run_progress(job.files);
       std::string text = label;
       if (job.state.epochs > 0) {
         text += fmt::format(": epoch {}/{}", std::min(job.state.epochs_done + 1, job.state.epochs),

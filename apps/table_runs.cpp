@@ -79,8 +79,8 @@ RunFiles::RunFiles(const fs::path& output_dir, const std::string& experiment, in
   failed = run + ".failed";
 }
 
-RunState run_state(const RunFiles& files) {
-  RunState state;
+RunProgress run_progress(const RunFiles& files) {
+  RunProgress state;
   const json config = object_of(text_of(files.directory / "config.json"));
   state.epochs = std::max(0, value_at(config, "/training/epochs", 0));
   state.device = fmt::format("{}, {}", value_at(config, "/device_name", std::string("?")),

@@ -49,7 +49,7 @@ struct RunFiles {
   std::filesystem::path directory, log, failed;
 };
 
-struct RunState {
+struct RunProgress {
   int epochs_done = 0, epochs = 0;  // epochs: 0 where nothing is known of the run
   double error = 0;                 // test error of the last epoch, in percent
   double seconds_per_epoch = 0;     // the median; 0 where no epoch is done
@@ -60,7 +60,7 @@ struct RunState {
 };
 
 /// What the files say. A run whose files are missing or broken is one of no epochs.
-RunState run_state(const RunFiles& files);
+RunProgress run_progress(const RunFiles& files);
 
 /// Of an even number of values, the mean of the middle two; of none, 0.
 double median(std::vector<double> values);

@@ -197,25 +197,25 @@ TEST_CASE("what is read of a run") {
   const test::TemporaryDirectory dir;
   const RunFiles files(dir.path(), "name", 3);
   REQUIRE(files.directory == dir.path() / "runs" / "name" / "seed3");
-  REQUIRE(!run_state(files).finished());  // nothing there
-  REQUIRE(run_state(files).epochs == 0);
+  REQUIRE(!run_progress(files).finished());  // nothing there
+  REQUIRE(run_progress(files).epochs == 0);
 
   const fs::path config = files.directory / "config.json",
                  metrics = files.directory / "metrics.jsonl";
   write(config, R"({"training": {"epochs": 3}, "device_name": "a GPU", "precision": "bf16"})");
   write(metrics, epoch_line(1, 50, 4) + epoch_line(2, 30, 1));
-  RunState state = run_state(files);
+  RunProgress state = run_progress(files);
   REQUIRE((state.epochs == 3 && state.epochs_done == 2 && !state.finished()));
   REQUIRE(state.seconds_per_epoch == 2.5);
   REQUIRE(state.device == "a GPU, bf16");
   REQUIRE(state.failure.empty());
 
   write(files.failed, "out of memory\n");
-  REQUIRE(run_state(files).failure == "out of memory");
+  REQUIRE(run_progress(files).failure == "out of memory");
 
   // The last epoch's error, not the best.
   write(metrics, epoch_line(1, 50, 4) + epoch_line(2, 30, 1) + epoch_line(3, 40, 1));
-  state = run_state(files);
+  state = run_progress(files);
   REQUIRE((state.finished() && state.error == 40));
 }
 
@@ -228,14 +228,14 @@ TEST_CASE("broken files are those of a run that is not finished") {
   const std::string good_metrics = epoch_line(1, 50, 1) + epoch_line(2, 30, 1);
   write(config, good_config);
   write(metrics, good_metrics);
-  REQUIRE(run_state(files).finished());
+  REQUIRE(run_progress(files).finished());
 
   for (const char* broken : {"", "{", "[]", "null", R"({"training": 1})", R"({"training": {}})",
                              R"({"training": {"epochs": "2"}})", R"({"training": {"epochs": -2}})",
                              R"({"training": {"epochs": 1e300}})", "\xff\xfe"}) {
     INFO(broken);
     write(config, broken);
-    REQUIRE(!run_state(files).finished());
+    REQUIRE(!run_progress(files).finished());
   }
   write(config, good_config);
   for (const std::string& broken :
@@ -246,7 +246,7 @@ TEST_CASE("broken files are those of a run that is not finished") {
         epoch_line(1, 50, 1) + R"({"epoch": 2, "test_error": "30"})"}) {
     INFO(broken);
     write(metrics, broken);
-    REQUIRE(!run_state(files).finished());
+    REQUIRE(!run_progress(files).finished());
   }
 }
 
@@ -256,7 +256,7 @@ TEST_CASE("the pages") {
                      5.02,
                      "a single run"};
   const auto finished = [](double error) {
-    RunState state;
+    RunProgress state;
     state.epochs = state.epochs_done = 200;
     state.error = error;
     state.seconds_per_epoch = 7;
