@@ -79,7 +79,7 @@ TEST_CASE("the modelled step of WRN-28-10 lies between op by op and fused") {
   std::ostringstream text;
   print_plan(text, "title", recorded.program, recorded.model.parameters(), 128, h100);
   for (const char* part : {"title\n", "block1.layer.1.conv2 wgrad",
-                           "reads block1.layer.0.bn1 40.000", "images/s", "not measured yet"}) {
+                           "reads block1.layer.0.bn2 40.000", "images/s", "not measured yet"}) {
     CHECK(text.str().find(part) != std::string::npos);
   }
 }
