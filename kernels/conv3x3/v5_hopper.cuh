@@ -139,10 +139,10 @@ __device__ void multiply(Sums<N>& sum, Shared<N>& shared, Turn<N>& turn, const S
     if (in_period == slices.period) in_period = 0;
     auto& stage = shared.stage[turn.stage];
     wait(shared.full[turn.stage], turn.parity);
-    begin_products(sum);
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       if (step >= steps) break;
+      begin_products(sum);  // in every branch, or ptxas adds its own
 #pragma unroll
       for (int u = 0; u < Tile<N>::kUnits; ++u) {
         const int unit = consumer * Tile<N>::kUnits + u;
