@@ -275,8 +275,8 @@ int run(const Options& options) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
     // A run keeps the predictions that it has, and gets none of other weights.
-    const bool wanted =
-        !directory.holds_a_run() || (saved && !std::filesystem::exists(directory.predictions()));
+    const bool wanted = !directory.holds_a_run() ||
+                        (options.resume && !std::filesystem::exists(directory.predictions()));
     if (!options.output_dir.empty() && wanted && std::isfinite(result->loss)) {
       directory.prepare();
       write_predictions(directory.predictions(),
