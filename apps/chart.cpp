@@ -12,7 +12,7 @@ namespace wrn {
 namespace {
 
 // In the units of the view box; narrow, so that its text stays readable on a phone.
-constexpr double kWidth = 420, kHeight = 280, kLeft = 46, kRight = 18, kTop = 22, kBottom = 38;
+constexpr double kWidth = 420, kHeight = 280, kLeft = 46, kRight = 18, kTop = 26, kBottom = 38;
 constexpr std::size_t kMostDots = 60;     // beyond them a line alone is clearer
 constexpr std::size_t kMostPoints = 400;  // more than the width shows apart
 
@@ -128,8 +128,10 @@ std::string marks_svg(const Plot& plot, const std::vector<Mark>& marks) {
         x, kTop, kHeight - kBottom, html_escaped(mark.label), mark.epoch);
     if (x - labelled < 12) continue;  // it would be written over the last one
     labelled = x;
+    // To the left of its line, unless the axis is there.
+    const double at = x < kLeft + 14 ? x + 11 : x - 4;
     out += fmt::format(
-        "<text class=\"mark\" transform=\"translate({:.1f} {}) rotate(-90)\">{}</text>\n", x - 4,
+        "<text class=\"mark\" transform=\"translate({:.1f} {}) rotate(-90)\">{}</text>\n", at,
         kTop + 2, html_escaped(mark.label));
   }
   return out;
@@ -269,7 +271,7 @@ std::string chart_html(const Chart& chart) {
       "<svg viewBox=\"0 0 {1} {2}\" role=\"img\" aria-label=\"{0} against epoch{3}\">\n",
       html_escaped(chart.title), kWidth, kHeight, names);
   out += grid(plot);
-  out += fmt::format("<text x=\"4\" y=\"{}\">{}</text>\n", kTop - 10, html_escaped(chart.unit));
+  out += fmt::format("<text x=\"4\" y=\"{}\">{}</text>\n", kTop - 14, html_escaped(chart.unit));
   out += marks_svg(plot, chart.marks);
   for (const Series& one : chart.series) out += series_svg(plot, one);
   out += tags_svg(plot, chart.series) + "</svg>\n";

@@ -259,6 +259,18 @@ Options parse_options(int argc, const char* const* argv) {
   app.add_flag("--nvtx", options.nvtx,
                "make every op an NVTX range for profilers (CUDA; without CUDA graphs)")
       ->group(running);
+  app.add_flag("--plan", options.plan,
+               "print the steps of one training step, what they read and write, the memory and the "
+               "modelled time, and stop")
+      ->group(running);
+  app.add_option("--ceilings", options.ceilings,
+                 "what --plan reckons with: the GPU's matrix rate in TFLOP/s and its memory's in "
+                 "TB/s (default for bf16: those measured on an H100)")
+      ->expected(2)
+      ->check(CLI::PositiveNumber)
+      ->type_name("TFLOPS TBS")
+      ->group(running)
+      ->needs("--plan");
   app.add_flag("--quiet", options.quiet, "print nothing but errors and the result")->group(running);
 
   const std::string weights = "Weights";
@@ -274,6 +286,7 @@ Options parse_options(int argc, const char* const* argv) {
           ->type_name("FILE")
           ->group(weights);
   import_option->excludes(resume_option);
+  app.get_option("--plan")->excludes(resume_option);
   app.get_option("--overwrite")->excludes(resume_option);
 
   try {
@@ -332,6 +345,7 @@ Settings resumed_settings(const Settings& saved, const Options& options) {
   nlohmann::json settings = saved;
   const nlohmann::json asked = options.settings;
   for (const std::string& key : options.given) {
+    if (key == "precision" && asked.at(key) == "auto") continue;  // a run goes on in its own
     if (!asked.contains(key) || asked[key] == settings[key]) continue;
     if (!kFree.contains(key)) {
       std::string flag = "--" + key;

@@ -13,7 +13,7 @@
 namespace wrn {
 
 /// The settings of a run, which its checkpoints carry. Each is a flag of the same name; what no
-/// flag gives is the recipe's. A checkpoint of before there was a setting has its default.
+/// flag gives is the recipe's.
 struct Settings {
   std::string dataset = "cifar10", data_path, model = "wrn-28-10", recipe = "paper-cifar";
   double dropout = 0;
@@ -30,19 +30,19 @@ struct Settings {
   int save_every = 1;
 };
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(Settings, dataset, data_path, model, recipe,
-                                                dropout, epochs, batch_size, lr, momentum,
-                                                weight_decay, lr_drop_factor, lr_drops,
-                                                keep_momentum, no_augment, keep_last_batch,
-                                                preprocess, gamma_init, svhn_extra, val_split, seed,
-                                                limit_train, limit_test, device, precision, threads,
-                                                save_every)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Settings, dataset, data_path, model, recipe, dropout, epochs,
+                                   batch_size, lr, momentum, weight_decay, lr_drop_factor, lr_drops,
+                                   keep_momentum, no_augment, keep_last_batch, preprocess,
+                                   gamma_init, svhn_extra, val_split, seed, limit_train, limit_test,
+                                   device, precision, threads, save_every)
 
 struct Options {
   Settings settings;
   std::set<std::string> given;  // the settings named on the command line
   std::string output_dir;       // empty: runs/<dataset>-<model>-seed<seed>
-  bool overwrite = false, quiet = false, test_only = false, nvtx = false, tensorboard = false;
+  bool overwrite = false, quiet = false, test_only = false, nvtx = false, plan = false,
+       tensorboard = false;
+  std::vector<double> ceilings;       // of --plan: TFLOP/s, TB/s; empty: those measured
   std::optional<std::string> resume;  // the file; "" for the run in the output directory
   std::string export_weights, import_weights;
 };

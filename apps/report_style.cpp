@@ -58,31 +58,37 @@ circle, path.over { fill: currentColor; }
 .legend { margin: .25rem 0 0; font-size: .9rem; }
 .legend span { display: inline-block; margin-right: 1rem; overflow-wrap: anywhere; }
 svg.key { display: inline-block; width: 30px; height: 10px; margin-right: .4em; }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
+  gap: 0 2rem; align-items: start; }
+.beside > * { min-width: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--rule); text-align: right;
   white-space: nowrap; }
+.beside td, .beside th { padding-left: .3rem; padding-right: .5rem; }
 thead th { color: var(--soft); font-weight: 600; white-space: normal; vertical-align: bottom; }
 tbody th { font-weight: 400; text-align: left; }
 tr.best td { font-weight: 700; background: var(--panel); }
 .runs td:first-child, .runs th:first-child, .differences td, .differences th { text-align: left; }
 .runs .name { font-weight: 600; max-width: 16rem; white-space: normal; overflow-wrap: anywhere; }
 .differences td { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; }
-.configuration { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr));
+.configuration { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
   gap: 0 2rem; align-items: start; }
 .config { width: 100%; }
 .config th, .config td { text-align: left; vertical-align: top; white-space: normal;
   overflow-wrap: anywhere; padding-left: 0; }
 .config th { color: var(--soft); width: 45%; }
-.confusion { font-size: .8rem; }
+.confusion { font-size: .9rem; }
+@media (max-width: 40rem) { .confusion { font-size: .78rem; } }
 .confusion th, .confusion td { border: 0; padding: .25rem .3rem; }
-.confusion td { min-width: 1.7rem; text-align: center; border-radius: .25rem; border: 1px solid
+.confusion td { min-width: 2em; text-align: center; border-radius: .25rem; border: 1px solid
   var(--page); background: rgb(var(--wrong) / calc(var(--a, 0) * var(--most))); }
 .confusion td.right { font-weight: 700; background: var(--panel); border-color: var(--rule); }
 .confusion td.none { color: var(--soft); }
 .confusion td.sum { padding-left: .7rem; text-align: right; }
 .confusion thead th span { writing-mode: vertical-rl; transform: rotate(180deg); }
 .confusion thead th { text-align: center; }
+.confusion tbody th { position: sticky; left: 0; background: var(--page); }
 .confusion thead th:first-child, .confusion tbody th { text-align: left; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr));
   gap: 0 2rem; align-items: start; }
@@ -90,8 +96,9 @@ tr.best td { font-weight: 700; background: var(--panel); }
 .pairs td, .pairs th { padding-left: 0; white-space: normal; }
 .pairs td:first-child, .pairs th:first-child, .pairs td:nth-child(2):nth-last-child(3),
 .pairs th:nth-child(2):nth-last-child(3) { text-align: left; }
-.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.6rem, 1fr)); gap: 1rem
+.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); gap: 1rem
   .75rem; }
+@media (min-width: 60rem) { .mistakes { grid-template-columns: repeat(8, 1fr); } }
 .mistakes img { display: block; width: 100%; max-width: 8rem; height: auto; aspect-ratio: 1;
   border-radius: .4rem; image-rendering: pixelated; }
 .mistakes figcaption { font-size: .9rem; line-height: 1.3; margin-top: .3rem; }

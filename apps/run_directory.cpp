@@ -70,13 +70,20 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     return found->second;
   };
   if (text("format") != kFormat) {
-    fail("{} is a checkpoint of another version of wrn_train", file.file.string());
+    const bool ours = text("format").starts_with("wrn.cu checkpoint");
+    fail("{} is {} of wrn_train", file.file.string(),
+         ours ? "a checkpoint of another version" : "no checkpoint");
   }
   const auto parsed = [&](const char* key) { return nlohmann::json::parse(text(key)); };
   try {
     Checkpoint c;
     nlohmann::json settings = parsed("settings");
-    if (!settings.contains("precision")) settings["precision"] = "fp32";  // all there was
+    // Settings that older checkpoints lack, and what held before there were any.
+    const nlohmann::json later = {
+        {"precision", "fp32"}, {"gamma_init", "one"}, {"svhn_extra", "auto"}};
+    for (const auto& [key, value] : later.items()) {
+      if (!settings.contains(key)) settings[key] = value;
+    }
     c.settings = settings.get<Settings>();
     c.classes = parsed("classes").get<int>();
     c.class_names = parsed("class_names").get<std::vector<std::string>>();

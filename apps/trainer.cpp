@@ -14,13 +14,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-WideResNetSpec spec_of(const Settings& settings, int classes) {
-  WideResNetSpec spec = parse_model(settings.model);
-  spec.dropout = static_cast<float>(settings.dropout);
-  spec.classes = classes;
-  return spec;
-}
-
 /// On CUDA the host looks at the loss only now and then, so that it never keeps the device waiting.
 constexpr std::int64_t kStepsBetweenLooks = 20;
 
@@ -48,6 +41,13 @@ SplitResult result_of(const Metrics& sums) {
 }
 
 }  // namespace
+
+WideResNetSpec spec_of(const Settings& settings, int classes) {
+  WideResNetSpec spec = parse_model(settings.model);
+  spec.dropout = static_cast<float>(settings.dropout);
+  spec.classes = classes;
+  return spec;
+}
 
 Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& test,
                  const Normalisation& normalisation, const Whitening* whitening, Context& context,
@@ -79,15 +79,20 @@ std::int64_t Trainer::steps_per_epoch() const {
   return full + (partial_training_ ? 1 : 0);
 }
 
-Program Trainer::record_training(int rows) const {
-  Tape tape(Mode::kTraining, state_, context_);
-  const Batch batch =
-      load_images(tape, data_, {order_, rows, normalisation_, !settings_.no_augment});
-  const Parameters& parameters = model_.parameters();
-  tape.backward(softmax_cross_entropy(tape, model_.forward(tape, batch.images), batch.labels));
+Program record_step(const WideResNet& model, const ResidentData& data, const Input& input,
+                    const RunState& state, Context& context) {
+  Tape tape(Mode::kTraining, state, context);
+  const Batch batch = load_images(tape, data, input);
+  const Parameters& parameters = model.parameters();
+  tape.backward(softmax_cross_entropy(tape, model.forward(tape, batch.images), batch.labels));
   for (const Parameter& parameter : parameters.all()) tape.check_gradient(parameter.value);
   sgd(tape, parameters, true);
   return tape.finish();
+}
+
+Program Trainer::record_training(int rows) const {
+  const Input input{order_, rows, normalisation_, !settings_.no_augment};
+  return record_step(model_, data_, input, state_, context_);
 }
 
 Trainer::Evaluation Trainer::record_evaluation(int rows) const {

@@ -28,6 +28,12 @@ struct SplitResult {
   std::vector<Answer> answers;                 // one an image
 };
 
+WideResNetSpec spec_of(const Settings&, int classes);
+
+/// A training step: from the data set to the updated weights.
+Program record_step(const WideResNet&, const ResidentData&, const Input&, const RunState&,
+                    Context&);
+
 enum class Purpose { kTrain, kTest };
 
 class Trainer {

@@ -128,18 +128,23 @@ class Queue {
   std::vector<std::uint8_t> images_;
 };
 
-void add_file(const std::string& file, const Checkpoint& checkpoint, Queue& queue) {
-  if (!file.ends_with(".bin")) {
-    queue.add({{"image", file}}, square(read_image(file), kImageSide));
-    return;
-  }
-  const Dataset records = read_cifar_file(file, checkpoint.classes);
+/// The images of a file, behind one another, and what each is called.
+struct FileImages {
+  std::vector<nlohmann::json> origins;
+  std::vector<std::uint8_t> images;
+};
+
+FileImages read_file(const std::string& file, const Checkpoint& checkpoint) {
+  if (!file.ends_with(".bin")) return {{{{"image", file}}}, square(read_image(file), kImageSide)};
+  Dataset records = read_cifar_file(file, checkpoint.classes);
+  FileImages result;
   for (std::int64_t i = 0; i < records.size(); ++i) {
     const auto label = records.labels[static_cast<std::size_t>(i)];
-    queue.add(
-        {{"image", file}, {"record", i}, {"label", checkpoint.class_names.at(label)}},
-        std::span(records.images).subspan(static_cast<std::size_t>(i) * kImageBytes, kImageBytes));
+    result.origins.push_back(
+        {{"image", file}, {"record", i}, {"label", checkpoint.class_names.at(label)}});
   }
+  result.images = std::move(records.images);
+  return result;
 }
 
 int run(const Arguments& arguments) {
@@ -149,12 +154,16 @@ int run(const Arguments& arguments) {
   Queue queue(classifier, arguments);
   int status = 0;
   for (const std::string& file : arguments.files) {
+    FileImages read;
     try {
-      add_file(file, classifier.checkpoint(), queue);
+      read = read_file(file, classifier.checkpoint());
     } catch (const Error& error) {
       if (error.status != Status::kRuntime) throw;
       std::cerr << "wrn_predict: " << one_line(error.what()) << '\n';
       status = static_cast<int>(Status::kRuntime);
+    }
+    for (std::size_t i = 0; i < read.origins.size(); ++i) {
+      queue.add(read.origins[i], std::span(read.images).subspan(i * kImageBytes, kImageBytes));
     }
   }
   queue.flush();

@@ -12,6 +12,7 @@
 
 #include "apps/guarded_main.h"
 #include "apps/options.h"
+#include "apps/plan.h"
 #include "apps/progress.h"
 #include "apps/run_directory.h"
 #include "apps/trainer.h"
@@ -108,6 +109,7 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
       {"device_name", device_name(trainer.context().device())},
       {"precision", s.precision},
       {"threads", s.threads},
+      {"parameter_bytes", trainer.model().parameters().bytes()},
       {"activation_bytes", trainer.arena_bytes()},
       {"versions",
        {{"wrn_train", WRN_VERSION},
@@ -115,15 +117,19 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"compiler", "g++ " __VERSION__}}}};
 }
 
+/// Nothing for auto.
+std::optional<Precision> precision_named(const std::string& name) {
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
+    if (name == name_of(precision)) return precision;
+  }
+  return std::nullopt;
+}
+
 /// auto: bf16 where the device has it, else fp32. Leaves in the settings what it came to. A
 /// precision that only a resumed checkpoint asks for is not insisted on: a run may go on on another
 /// device.
 Precision resolve_precision(Settings& settings, Device device, bool insist) {
-  const auto is = [&](Precision precision) { return settings.precision == name_of(precision); };
-  Precision wanted = Precision::kBf16;  // auto
-  for (const Precision precision : {Precision::kFp32, Precision::kTf32}) {
-    if (is(precision)) wanted = precision;
-  }
+  Precision wanted = precision_named(settings.precision).value_or(Precision::kBf16);
   if (!supports(device, wanted)) {
     if (insist && settings.precision != "auto") {
       throw Error(fmt::format("--precision {}: {} computes in fp32 only{}", settings.precision,
@@ -151,6 +157,35 @@ void print_header(const Checkpoint& c, const Data& data, const Trainer& trainer)
       trainer.train_images(), trainer.validation_images(), data.test.size(), c.settings.device,
       c.settings.precision, c.settings.threads,
       static_cast<double>(trainer.arena_bytes()) / 0x1p20);
+}
+
+/// Neither reads data nor runs anything: a GPU that is not here, or in another precision, can be
+/// planned for.
+int plan(const Options& options) {
+  Settings settings = options.settings;
+  const Device device = resolve_device(settings.device);
+  const Precision precision = precision_named(settings.precision).value_or(Precision::kBf16);
+  Context context = supports(device, precision) ? Context(device, settings.threads, precision)
+                                                : Context::for_plans(precision);
+  const int batch = settings.batch_size;
+  const WideResNet model(spec_of(settings, settings.dataset == "cifar100" ? 100 : 10),
+                         context.device(), precision);
+  Dataset blank;
+  blank.images.resize(static_cast<std::size_t>(batch) * kImageBytes);
+  blank.labels.resize(static_cast<std::size_t>(batch));
+  const ResidentData data(blank, {}, context.device());
+  const Tensor order = Tensor::persistent("order", {batch}, DType::kI32, context.device());
+  const Program program = record_step(model, data, {order, batch, {}, !settings.no_augment},
+                                      RunState(context.device()), context);
+  std::optional<Ceilings> ceilings = measured_ceilings(precision);
+  if (const std::vector<double>& given = options.ceilings; !given.empty()) {
+    ceilings = {"as given", 1e12 * given[0], 1e12 * given[1]};
+  }
+  print_plan(std::cout,
+             fmt::format("{}: a training step of {} images in {}, recorded for {}", settings.model,
+                         batch, name_of(precision), device_name(context.device())),
+             program, model.parameters(), batch, ceilings);
+  return 0;
 }
 
 int run(const Options& options) {
@@ -186,7 +221,7 @@ int run(const Options& options) {
   Settings& settings = checkpoint.settings;
 
   const Device device = resolve_device(settings.device);
-  const bool insist = options.given.contains("precision");
+  const bool insist = options.given.contains("precision") && options.settings.precision != "auto";
   Context context(device, settings.threads, resolve_precision(settings, device, insist));
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
@@ -291,7 +326,7 @@ int main(int argc, char** argv) {
     try {
       const wrn::Options options = wrn::parse_options(argc, argv);
       wrn::install_signal_handlers();
-      return wrn::run(options);
+      return options.plan ? wrn::plan(options) : wrn::run(options);
     } catch (const wrn::Stopped& stopped) {
       return 128 + stopped.signal;
     }

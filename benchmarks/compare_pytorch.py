@@ -80,7 +80,7 @@ def run_wrn_train(model, steps, args, scratch):
     record = epochs[0] | {"images_per_second": epochs[-1]["images_per_second"], "peak_rss_mb": peak}
     if args.device == "cuda":
         config = json.loads((scratch / "run/config.json").read_text())
-        record["peak_device_mb"] = config["device_bytes"] / 2**20
+        record["peak_device_mb"] = (config["parameter_bytes"] + config["activation_bytes"]) / 2**20
     return record
 
 

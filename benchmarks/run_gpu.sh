@@ -2,16 +2,16 @@
 # Every measurement that needs a GPU, in the order of their worth, within a time: the ratios to PyTorch,
 # each from one run; the time of every kernel and of every step; a training run. It needs what
 # tests/gpu_bundle.sh gathered, a driver, and for the ratios a python3 with torch, numpy and safetensors.
-# usage: benchmarks/run_gpu.sh OUT SECONDS [DATA_PATH [BUNDLE]]
+# usage: BUNDLE/run_gpu.sh OUT SECONDS [DATA_PATH]
 #
 # DATA_PATH: CIFAR-10's binary files, for the training run; without them the speeds are measured on as
-# many drawn images, and the training run is left out. BUNDLE: default the folder of this script.
+# many drawn images, and the training run is left out. BUNDLE: the folder of this script.
 # OUT/gpu.json and OUT/gpu.md say how each stage ended; their results are the other files there.
 set -uo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \?//p' "$0" | sed '$d' >&2; exit 2; }
 end=$(($(date +%s) + $2))
 data=$([ -n "${3:-}" ] && realpath "$3")
-. "$(dirname "$0")/gpu_stages.sh" "$1" "${4:-$(dirname "$0")}"
+. "$(dirname "$0")/gpu_stages.sh" "$1" "$(dirname "$0")"
 export WRN_TRAIN=$bundle/bin/wrn_train
 
 images=${data:-$out/drawn}

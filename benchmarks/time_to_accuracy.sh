@@ -12,7 +12,8 @@ shift 2
 program=${WRN_TRAIN:-$(dirname "$0")/../build/wrn_train}
 mkdir -p "$out"
 if [ -e "$out/run/latest.safetensors" ]; then
-  "$program" --resume -o "$out/run" --quiet
+  [ $# -eq 0 ] || { echo "time_to_accuracy.sh: $out/run goes on with its own flags, not $*" >&2; exit 2; }
+  "$program" --resume -o "$out/run" --data-path "$data" --quiet
 else
   "$program" --dataset cifar10 --data-path "$data" --model wrn-28-10 --epochs 200 --device cuda \
     "$@" -o "$out/run" --quiet

@@ -172,7 +172,7 @@ def train(model, data, args):
             loss, errors = train_step(model, optimizer, x, labels, args)
             total.add(loss.item(), errors.item(), len(labels))
         seconds = time.perf_counter() - start
-        line = {"epoch": epoch, "lr": optimizer.param_groups[0]["lr"], **total.summary("train"),
+        line = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **total.summary("train"),
                 **evaluate(model, data.test_batches(), args), "seconds": time.perf_counter() - start,
                 "images_per_second": total.count / seconds}
         print(json.dumps(line), file=args.output, flush=True)

@@ -54,9 +54,14 @@ Batch load_images(Tape& tape, const ResidentData& data, const Input& input) {
   const Batch batch{tape.make("images", {rows, kImageSide, kImageSide, 3}, tape.image_dtype()),
                     tape.make("labels", {rows}, DType::kI32)};
   const Tensor state = tape.state().step;
+  // A batch of the data set, and not all of it.
+  const auto image_bytes = static_cast<std::int64_t>(kImageBytes * size_of(data.images.dtype()));
+  const std::int64_t not_touched =
+      (data.labels.size() - rows) * (image_bytes + 1) + (order.size() - rows) * 4;
   tape.step({.name = "load images",
              .reads = {data.images, data.labels, order, state},
              .writes = {batch.images, batch.labels},
+             .extra_bytes = -not_touched,
              .run = [=](Context& context) {
                const auto load = [&](const auto* images) {
                  WRN_ON_REAL(

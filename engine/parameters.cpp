@@ -58,6 +58,15 @@ void Parameters::sync_copies() const {
   bf16_copies_.write<bf16>(copies);
 }
 
+std::size_t Parameters::bytes() const {
+  std::size_t sum = 0;
+  for (const Tensor& slab : {values_, gradients_, momenta_, bf16_copies_}) {
+    if (slab) sum += slab.bytes();
+  }
+  for (const Tensor& buffer : buffers_) sum += buffer.bytes();
+  return sum;
+}
+
 std::int64_t Parameters::count() const {
   std::int64_t total = 0;
   for (const Parameter& parameter : all_) total += parameter.value.size();

@@ -42,6 +42,8 @@ class Parameters {
   /// The value of a parameter, or a buffer; throws if there is none of that name.
   Tensor at(const std::string& name) const;
   std::int64_t count() const;
+  /// Of all slabs and buffers.
+  std::size_t bytes() const;
 
   /// [slab size]; the parts between parameters are padding and stay zero.
   const Tensor& values() const { return values_; }

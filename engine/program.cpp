@@ -108,6 +108,14 @@ Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(st
     }
     workspace_offsets_.push_back(blocks.size() - 1);
   }
+  const auto backward = static_cast<std::size_t>(
+      std::find_if(steps_.begin(), steps_.end(),
+                   [](const Step& step) { return step.phase != Phase::kForward; }) -
+      steps_.begin());
+  for (const Block& block : blocks) {
+    if (block.first < backward && block.last >= backward) saved_bytes_ += block.bytes;
+  }
+  for (const Step& step : steps_) workspace_bytes_ = std::max(workspace_bytes_, step.workspace);
   if (placing == Placing::kSeparate) {
     for (Block& block : blocks) {
       block.first = 0;
@@ -129,6 +137,7 @@ void Program::bind(std::byte* arena) {
 }
 
 void Program::run(Context& context) {
+  WRN_CHECK(!context.only_plans(), "a Program that was recorded only to be looked at is run");
   const auto run_all = [&] {
     for (std::size_t i = 0; i < steps_.size(); ++i) {
       context.workspace = steps_[i].workspace > 0 ? arena_ + workspace_offsets_[i] : nullptr;

@@ -25,6 +25,9 @@ class Program {
   std::size_t arena_bytes() const { return arena_bytes_; }
   /// Gives every planned tensor its address. Several Programs may share one arena, in turns.
   void bind(std::byte* arena);
+  /// Of the arena: what the forward pass keeps for the backward pass, and the largest workspace.
+  std::size_t saved_bytes() const { return saved_bytes_; }
+  std::size_t workspace_bytes() const { return workspace_bytes_; }
   /// On CUDA, lets run() replay all steps as one CUDA graph: the first run launches them one by
   /// one, which also loads every kernel, and the second records them. Elsewhere it changes nothing.
   void use_graph() { use_graph_ = true; }
@@ -39,7 +42,7 @@ class Program {
   std::vector<Step> steps_;
   std::vector<std::pair<Tensor, std::size_t>> offsets_;
   std::vector<std::size_t> workspace_offsets_;  // by step
-  std::size_t arena_bytes_ = 0;
+  std::size_t arena_bytes_ = 0, saved_bytes_ = 0, workspace_bytes_ = 0;
   std::byte* arena_ = nullptr;
   bool use_graph_ = false, has_run_ = false;
   std::shared_ptr<const cuda::Graph> graph_;

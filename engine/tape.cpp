@@ -6,6 +6,14 @@
 
 namespace wrn {
 
+std::int64_t Step::bytes() const {
+  std::int64_t sum = extra_bytes;
+  for (const auto* list : {&reads, &writes}) {
+    for (const Tensor& x : *list) sum += static_cast<std::int64_t>(x.bytes());
+  }
+  return sum;
+}
+
 Tensor Tape::make(const std::string& name, const Shape& shape, DType dtype) {
   Tensor tensor;
   tensor.info_ = std::make_shared<Tensor::Info>();
@@ -42,6 +50,7 @@ void Tape::step(Step step) {
     y.info_->needs_gradient = needs_gradient && phase_ == Phase::kForward;
   }
   step.phase = phase_;
+  step.part = part_;
   steps_.push_back(std::move(step));
 }
 
@@ -50,7 +59,11 @@ void Tape::step_after_backward(Step step) {
 }
 
 void Tape::on_backward(std::function<void()> closure) {
-  if (training()) closures_.push_back(std::move(closure));
+  if (!training()) return;
+  closures_.push_back([this, part = part_, closure = std::move(closure)] {
+    part_ = part;
+    closure();
+  });
 }
 
 Tensor Tape::gradient(const Tensor& x) const {
@@ -100,6 +113,7 @@ void Tape::backward(const Tensor& output, const Tensor& seed) {
   // Taking each closure off frees what it holds as the pass proceeds.
   for (; !closures_.empty(); closures_.pop_back()) closures_.back()();
   phase_ = Phase::kOptimiser;
+  part_ = "optimiser";
   for (Step& step : std::exchange(after_backward_, {})) this->step(std::move(step));
 }
 

@@ -33,8 +33,16 @@ struct Step {
   /// (written, read): the kernel allows both to have one address.
   std::vector<std::pair<Tensor, Tensor>> in_place = {};
   std::size_t workspace = 0;  // bytes of Context::workspace
+  std::int64_t macs = 0;      // multiply-adds of a matrix product
+  /// Bytes it moves beyond every tensor of `reads` and `writes` once: those it reads a second time,
+  /// less those of a large one that it does not touch.
+  std::int64_t extra_bytes = 0;
   std::function<void(Context&)> run = {};
-  Phase phase = Phase::kForward;  // set by the tape
+  // Set by the tape:
+  Phase phase = Phase::kForward;
+  std::string part = {};  // of the network: a block, or what stands before or behind the blocks
+
+  std::int64_t bytes() const;  // moved
 };
 
 /// The persistent structs that every Program of a run shares.
@@ -100,6 +108,8 @@ class Tape {
   void add_gradient(const Tensor& x, const Tensor& part);
 
   // --- For models and trainers -----------------------------------------------------------------
+  /// Names the part of the network to which the steps to come belong, and their backward steps.
+  void begin_part(const std::string& name) { part_ = name; }
   /// Records the backward pass of `output`: a loss, or with `seed` (output's gradient) any tensor.
   void backward(const Tensor& output, const Tensor& seed = {});
   /// Keeps a planned tensor's content until the end of the run, for Program::read().
@@ -120,6 +130,7 @@ class Tape {
   std::vector<std::function<void()>> closures_;
   std::unordered_map<const void*, Tensor> gradients_;  // by Tensor::info_
   Phase phase_ = Phase::kForward;
+  std::string part_ = "input";
   bool finished_ = false;
 };
 

@@ -62,6 +62,11 @@ Context::Context(Device device, int threads, Precision precision)
   omp_set_num_threads(threads_);
 }
 
+Context::Context(Precision precision) : Context(Device::kCpu) {
+  precision_ = precision;
+  only_plans_ = true;
+}
+
 Context::~Context() = default;
 
 }  // namespace wrn

@@ -51,6 +51,8 @@ class Context {
   /// an Error where the device does not support the precision.
   explicit Context(Device device = Device::kCpu, int threads = 0,
                    Precision precision = Precision::kFp32);
+  /// For recording Programs only to look at them: of the CPU, in any precision.
+  static Context for_plans(Precision precision) { return {precision}; }
   ~Context();
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -60,6 +62,7 @@ class Context {
   /// Here, and not an argument of the convolutions, because their workspace depends on it and a
   /// Program is recorded and run with one Context.
   Precision precision() const { return precision_; }
+  bool only_plans() const { return only_plans_; }
   cpu::Library& library() { return *library_; }
   cuda::Runtime& runtime() { return *runtime_; }
 
@@ -70,9 +73,12 @@ class Context {
   bool named_ranges = false;
 
  private:
+  Context(Precision precision);  // NOLINT(google-explicit-constructor)
+
   Device device_;
   int threads_ = 0;
   Precision precision_;
+  bool only_plans_ = false;
   std::unique_ptr<cpu::Library> library_;  // on the CPU
   std::shared_ptr<cuda::Runtime>
       runtime_;  // on CUDA; shared_ptr, as a CPU-only build never sees it

@@ -2,8 +2,7 @@
 //
 //   relu      y = max(x, 0);  dx = y > 0 ? dy : 0
 //   add       out = a + b
-//   dropout   y = keep ? x / (1 - p) : 0, keep drawn by Philox from (seed, layer, step, row,
-//   element)
+//   dropout   y = keep ? x / (1 - p) : 0; Philox draws keep from (seed, layer, step, row, element)
 //
 // All are bound by memory: a thread strides over the grid and takes 16 bytes at a time, four floats
 // or eight bf16, where the pointers and the size allow, else one element. Every element is read

@@ -5,10 +5,9 @@
 //
 // Layout and ownership. x is [n,h,w,c], y [n,h/side,w/side,c]. A thread owns V channels of one
 // output: 16 bytes of them, four floats or eight bf16, where c and the pointers allow, else one. It
-// reads, or in the
-// backward pass writes, the whole window in row-major order; neighbouring threads have neighbouring
-// channels. As the windows tile the image, the backward pass writes every element once: it
-// overwrites.
+// reads, or in the backward pass writes, the whole window in row-major order; neighbouring threads
+// have neighbouring channels. As the windows tile the image, the backward pass writes every element
+// once: it overwrites.
 //
 // Of equal elements the first is the maximum, and a NaN is larger than any number, as in PyTorch.
 // `argmax` is [n,h/side,w/side,c] of int32: the maximum's index in its window, whatever its side.

@@ -43,6 +43,10 @@ void check_available(Device device) {
   }
   if (code == cudaSuccess) code = cuda::try_device();
   if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
+    if (properties().major < 8) {
+      fail("the {} is too old: compute capability 8.0 or later is needed; use --device cpu",
+           describe(properties()));
+    }
     fail(
         "this build has no code for the {}; build with -DCMAKE_CUDA_ARCHITECTURES={}, or use "
         "--device cpu",

@@ -131,9 +131,7 @@ void mma(float (&d)[M][N][4], const unsigned (&a)[M][4], const unsigned (&b)[N][
   simt::multiply(sizeof(T) == 2 ? simt::Operands::kBf16 : simt::Operands::kTf32, M, N, a[0], b[0],
                  d[0][0], where);
 }
-inline unsigned round_to_tf32(unsigned bits) {
-  return simt::round_to_tf32(bits);
-}
+inline unsigned round_to_tf32(unsigned bits) { return simt::round_to_tf32(bits); }
 
 #endif
 

@@ -143,6 +143,7 @@ WideResNet::WideResNet(const WideResNetSpec& spec, Device device, Precision prec
   for_each_block(spec, [&](int group, int block, int in, int width, int stride) {
     const std::string name = block_name(group, block);
     Block& b = blocks_.emplace_back();
+    b.name = name;
     b.stride = stride;
     for (std::size_t i = 1; i <= spec.kernels.size(); ++i) {
       b.norms.push_back(batch_norm_at(fmt::format("{}.bn{}", name, i)));
@@ -163,6 +164,7 @@ BatchNorm WideResNet::batch_norm_at(const std::string& layer) const {
 }
 
 Tensor WideResNet::forward(Tape& tape, const Block& block, Tensor x, int& dropouts) const {
+  tape.begin_part(block.name);
   Tensor h = batch_norm_relu(tape, x, block.norms[0]);
   const Tensor shortcut = block.projection ? conv2d(tape, h, block.projection, block.stride) : x;
   h = conv2d(tape, h, block.filters[0], block.stride);
@@ -179,8 +181,10 @@ Tensor WideResNet::forward(Tape& tape, const Tensor& images) const {
                 images.dim(3) == 3,
             "images of the shape {}", to_string(images.shape()));
   int dropouts = 0;
+  tape.begin_part("conv1");
   Tensor h = conv2d(tape, images, conv1_, 1);
   for (const Block& block : blocks_) h = forward(tape, block, h, dropouts);
+  tape.begin_part("bn1, fc");
   h = batch_norm_relu(tape, h, last_norm_);
   h = average_pool(tape, h, 8);
   return linear(tape, h, fc_weight_, fc_bias_);

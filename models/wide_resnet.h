@@ -70,6 +70,7 @@ class WideResNet {
 
  private:
   struct Block {
+    std::string name;
     std::vector<BatchNorm> norms;
     std::vector<Tensor> filters;  // one for each norm
     Tensor projection;            // of the shortcut, or no tensor

@@ -23,11 +23,11 @@ sanitize() {
   done
 }
 
-# train: the run of reference.flags, its losses within 1% of those recorded on the CPU.
+# train: the run of reference.flags in fp32, its losses within 1% of those recorded on the CPU.
 train() {
   # shellcheck disable=SC2046
   "$bundle/bin/wrn_train" $(cat "$bundle/reference.flags") --data-path "$out/synthetic" \
-    --device cuda -o "$out/run" --overwrite --quiet &&
+    --device cuda --precision fp32 -o "$out/run" --overwrite --quiet &&
     python3 "$bundle/gpu_report.py" compare "$out/run/metrics.jsonl" "$bundle/reference.jsonl"
 }
 

@@ -399,7 +399,8 @@ TEST_CASE("SGD with Nesterov momentum, dampening and weight decay, as Torch writ
                         .weight_decay = 5e-4F};
   Metrics metrics{};
   for (const bool nesterov : {true, false}) {
-    cpu::sgd_step(fw.data(), fg.data(), fm.data(), nullptr, 50, nesterov, &state, &metrics, context);
+    cpu::sgd_step(fw.data(), fg.data(), fm.data(), nullptr, 50, nesterov, &state, &metrics,
+                  context);
     for (std::size_t i = 0; i < 50; ++i) {
       const double d = g[i] + 5e-4 * w[i];
       m[i] = 0.9 * m[i] + 0.75 * d;

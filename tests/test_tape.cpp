@@ -84,7 +84,7 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     Tape other(Mode::kTraining, state, context);
     relu(other, y);
   });
-  refuses("a gradient [1]", [&] { tape.backward(y, filled("seed", {1}, 3)); });
+  refuses("a gradient f32 [1]", [&] { tape.backward(y, filled("seed", {1}, 3)); });
 }
 
 TEST_CASE("backward happens once, in training, before the end") {

@@ -45,6 +45,7 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
              .in_place = {{y, x}},
              .workspace = WRN_ON(tape.context(), batch_norm_forward_workspace(
                                                      shape, bn.epsilon, relu, tape.context())),
+             .extra_bytes = static_cast<std::int64_t>(x.bytes()),  // for the statistics first
              .run = [=](Context& context) {
                WRN_ON_REAL(
                    x, context,
@@ -75,6 +76,7 @@ Tensor training(Tape& tape, const Tensor& x, const BatchNorm& bn, bool relu) {
                .in_place = {{dx, dy}},
                .workspace = WRN_ON(tape.context(), batch_norm_backward_workspace(
                                                        shape, bn.epsilon, relu, tape.context())),
+               .extra_bytes = static_cast<std::int64_t>(x.bytes() + dy.bytes() + mask.bytes()),
                .run = [=](Context& context) {
                  WRN_ON_REAL(x, context,
                              batch_norm_backward(

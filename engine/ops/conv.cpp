@@ -26,6 +26,7 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
              .reads = {x, filters},
              .writes = {y},
              .workspace = WRN_ON(tape.context(), conv_fprop_workspace(shape, tape.context())),
+             .macs = shape.macs(),
              .run = [=](Context& context) {
                WRN_ON_REAL(x, context,
                            conv_fprop(x.data<Real>(), filters.data<Real>(), y.data<Real>(), shape,
@@ -41,6 +42,7 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
                  .reads = {x, dy},
                  .writes = {dw},
                  .workspace = WRN_ON(tape.context(), conv_wgrad_workspace(shape, tape.context())),
+                 .macs = shape.macs(),
                  .run = [=](Context& context) {
                    WRN_ON_REAL(x, context,
                                conv_wgrad(x.data<Real>(), dy.data<Real>(), dw.data<float>(), shape,
@@ -54,6 +56,7 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
                  .reads = {dy, filters},
                  .writes = {dx},
                  .workspace = WRN_ON(tape.context(), conv_dgrad_workspace(shape, tape.context())),
+                 .macs = shape.macs(),
                  .run = [=](Context& context) {
                    WRN_ON_REAL(x, context,
                                conv_dgrad(dy.data<Real>(), filters.data<Real>(), dx.data<Real>(),

@@ -11,12 +11,14 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& w, const Tensor& b) {
   check_shape("linear", b, {w.dim(0)});
   const LinearShape shape{static_cast<int>(rows), static_cast<int>(w.dim(1)),
                           static_cast<int>(w.dim(0))};
+  const std::int64_t macs = rows * w.dim(0) * w.dim(1);
   const std::string layer = layer_of(w);
   const Tensor y = tape.make(layer, {shape.rows, shape.out});
   tape.step({.name = layer + " forward",
              .reads = {x, w, b},
              .writes = {y},
              .workspace = WRN_ON(tape.context(), linear_forward_workspace(shape, tape.context())),
+             .macs = macs,
              .run = [=](Context& context) {
                WRN_ON(context, linear_forward(x.data<float>(), w.data<float>(), b.data<float>(),
                                               y.data<float>(), shape, context));
@@ -31,6 +33,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& w, const Tensor& b) {
                .writes = {dw, db},
                .workspace =
                    WRN_ON(tape.context(), linear_backward_weights_workspace(shape, tape.context())),
+               .macs = macs,
                .run = [=](Context& context) {
                  WRN_ON(context,
                         linear_backward_weights(x.data<float>(), dy.data<float>(), dw.data<float>(),
@@ -45,6 +48,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& w, const Tensor& b) {
          .reads = {dy, w},
          .writes = {dx},
          .workspace = WRN_ON(tape.context(), linear_backward_data_workspace(shape, tape.context())),
+         .macs = macs,
          .run = [=](Context& context) {
            WRN_ON(context, linear_backward_data(dy.data<float>(), w.data<float>(), dx.data<float>(),
                                                 shape, context));

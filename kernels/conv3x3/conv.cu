@@ -4,6 +4,7 @@
 //   tf32   v4, tensor cores, of fp32 images
 //   bf16   v4, tensor cores, of bf16 images
 #include "kernels/conv3x3/ladder.h"
+#include "kernels/error.h"
 
 namespace wrn::cuda {
 namespace {
@@ -38,12 +39,14 @@ void conv_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& shape,
 template <>
 void conv_wgrad(const float* x, const float* dy, float* dw, const ConvShape& shape,
                 Context& context) {
+  WRN_CHECK(context.precision() != Precision::kBf16, "wgrad of f32, and a workspace for bf16's");
   in_tf32(context) ? v4::wgrad(x, dy, dw, shape, context) : v3::wgrad(x, dy, dw, shape, context);
 }
 
 template <>
 void conv_wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& shape,
                 Context& context) {
+  WRN_CHECK(context.precision() != Precision::kFp32, "wgrad of bf16, and a workspace for fp32's");
   v4::wgrad(x, dy, dw, shape, context);
 }
 

@@ -30,7 +30,7 @@ for target in "${targets[@]}"; do
   "$clang" "${flags[@]}" -fsanitize=fuzzer "tests/fuzz/$target.cpp" "$temp"/*.o -lfmt -lz -o "$temp/$target"
   mkdir "$temp/$target.new"
   echo "$target:"
-  "$temp/$target" -max_total_time="$seconds" -max_len=16384 -rss_limit_mb=2048 -timeout=10 \
-    -artifact_prefix="$here/" -verbosity=0 -print_final_stats=1 "$temp/$target.new" "tests/fuzz/corpus/$target" 2>&1 |
+  "$temp/$target" -max_total_time="$seconds" -max_len=16384 -rss_limit_mb=2048 -timeout=10 -error_exitcode=1 -timeout_exitcode=1 \
+    -artifact_prefix="$here/" -verbosity=0 -print_funcs=0 -print_final_stats=1 "$temp/$target.new" "tests/fuzz/corpus/$target" 2>&1 |
     sed '/ Recommended dictionary/,/ End of recommended/d' | tail -n 40
 done

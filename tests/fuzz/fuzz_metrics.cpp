@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   write(is_config ? "config.json" : "metrics.jsonl", data + 1, size - 1);
   write(is_config ? "metrics.jsonl" : "config.json", other.data(), other.size());
   fuzz::expect_error_or_nothing([&] {
-    const RunState state = read_run(files);
+    const RunProgress state = run_progress(files);
     if (state.epochs < 0 || state.epochs_done < 0 || state.epochs_done > state.epochs ||
         !(state.error >= 0 && state.error <= 100)) {
       std::abort();

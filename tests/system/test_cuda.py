@@ -26,10 +26,12 @@ class CudaTest(harness.SystemTest):
         if "nowhere" not in probe.stderr:  # it came as far as the data
             raise unittest.SkipTest(probe.stderr.strip())
 
-    def flags(self, *more, device="cuda", epochs=2, train=8, test=4, batch=4, lr=0.01):
+    def flags(self, *more, device="cuda", epochs=2, train=8, test=4, batch=4, lr=0.01,
+              precision="fp32"):
         return ["--dataset", "cifar10", "--data-path", self.data, "--model", "wrn-7-1-l1",
                 "--lr", lr, "--batch-size", batch, "--threads", 1, "--epochs", epochs,
-                "--limit-train", train, "--limit-test", test, "--device", device, *more]
+                "--limit-train", train, "--limit-test", test, "--device", device,
+                *(["--precision", precision] if precision else []), *more]
 
     def run_program(self, *args, env=ENVIRONMENT):
         return super().run_program(*args, env=env)
@@ -90,6 +92,60 @@ class TestCudaResume(CudaTest):
             self.assert_close_runs(self.out, self.dir / "reference")
             settings = json.loads(read_safetensors(self.out / CHECKPOINT)[0]["settings"])
             self.assertEqual(settings["device"], then)
+
+
+class TestPrecision(CudaTest):
+    def config(self):
+        return json.loads((self.out / "config.json").read_text())
+
+    def settings(self):
+        return json.loads(read_safetensors(self.out / CHECKPOINT)[0]["settings"])
+
+    def test_bf16_is_the_default_on_cuda_and_near_the_cpu(self):
+        self.succeed(*self.flags(precision=None), "-o", self.out)
+        self.assertEqual(self.config()["precision"], "bf16")
+        self.assertEqual(self.settings()["precision"], "bf16")
+        self.succeed(*self.flags(device="cpu", precision=None), "-o", self.dir / "cpu")
+        self.assert_close_runs(self.out, self.dir / "cpu", tolerance=1e-2)
+        ours, theirs = (read_safetensors(run / CHECKPOINT)[1] for run in (self.out, self.dir / "cpu"))
+        self.assertEqual({name: entry[:2] for name, entry in ours.items()},
+                         {name: entry[:2] for name, entry in theirs.items()})  # the fp32 masters
+
+    def test_tf32(self):
+        self.succeed(*self.flags(precision="tf32"), "-o", self.out)
+        self.assertEqual(self.config()["precision"], "tf32")
+        self.succeed(*self.flags(device="cpu"), "-o", self.dir / "cpu")
+        self.assert_close_runs(self.out, self.dir / "cpu", tolerance=2e-3)
+
+    def test_a_stopped_run_goes_on_in_its_precision_to_the_same_bits(self):
+        self.succeed(*self.flags(epochs=6, precision="bf16"), "-o", self.dir / "reference")
+        self.stop_after_first_epoch(*self.flags(epochs=6, precision="bf16"), "-o", self.out)
+        self.succeed("--resume", "-o", self.out)
+        self.assert_same_run(self.out, self.dir / "reference")
+
+    def test_another_precision_is_taken_with_a_warning(self):
+        for begin, then, flag in (("bf16", "tf32", ["--precision", "tf32"]),
+                                  ("fp32", "bf16", ["--precision", "bf16"]),
+                                  ("bf16", "fp32", ["--device", "cpu"])):
+            self.out = self.dir / f"{begin}-{then}"
+            self.stop_after_first_epoch(*self.flags(epochs=6, precision=begin), "-o", self.out)
+            result = self.run_program("--resume", "-o", self.out, *flag)
+            self.assertEqual(result.status, 0, result)
+            self.assertEqual(result.err, f"wrn_train: warning: resuming in {then} a run begun in "
+                                         f"{begin}: the results will differ\n")
+            self.assertEqual(self.settings()["precision"], then)
+            self.assertEqual(self.config()["precision"], then)
+
+    def test_evaluation_is_in_the_same_precision(self):
+        self.succeed(*self.flags(precision="bf16", epochs=1), "-o", self.out)
+        loss = read_metrics(self.out)[-1]["test_loss"]
+        result = self.succeed("--test-only", "--resume", "-o", self.out)
+        self.assertIn(f"loss {loss:.4f}", result.out)
+
+    def test_a_loss_that_is_not_finite_keeps_the_checkpoint(self):
+        self.fail_with(harness.NOT_FINITE, *self.flags(lr=1e30, precision="bf16"), "-o", self.out,
+                       says="not finite")
+        self.succeed("--test-only", "--resume", "-o", self.out)
 
 
 class TestCudaErrors(CudaTest):

@@ -252,6 +252,10 @@ class TestBadFlags(harness.SystemTest):
                 (["--limit-train", -1], "--limit-train"), (["--limit-test", -1], "--limit-test"),
                 (["--val-split", 1], "--val-split"), (["--val-split", "nan"], "--val-split"),
                 (["--dataset", "mnist"], "mnist"), (["--device", "tpu"], "tpu"),
+                (["--precision", "fp16"], "fp16"), (["--ceilings", 1, 1], "--plan"),
+                (["--plan", "--ceilings", 1], "--ceilings"),
+                (["--plan", "--ceilings", 0, 1], "--ceilings"),
+                (["--plan", "--resume"], ["--plan", "--resume"]),
                 (["--recipe", "mine"], "mine"), (["--preprocess", "pca"], "pca"), (["--gamma-init", "two"], "two"),
                 (["--svhn-extra", "perhaps"], "perhaps"),
                 (["--epochs", 1, "--epochs", 2], "--epochs"),
@@ -264,6 +268,15 @@ class TestBadFlags(harness.SystemTest):
     def test_usage_errors_seen_with_the_data(self):
         for split in (0.001, 0.999):
             self.fail_with(USAGE, *self.flags("--val-split", split), "-o", self.out, says="none")
+
+    def test_the_cpu_computes_in_fp32_only(self):
+        for precision in ("tf32", "bf16"):
+            self.fail_with(USAGE, *self.flags("--precision", precision), "-o", self.out,
+                           says=[f"--precision {precision}", "fp32 only", "--device"])
+        self.assertFalse(self.out.exists())
+        for flags in ([], ["--precision", "fp32"]):
+            self.succeed(*self.flags(*flags, epochs=1), "-o", self.out, "--overwrite")
+            self.assertEqual(json.loads((self.out / "config.json").read_text())["precision"], "fp32")
 
     def test_flags_given_true_or_false(self):
         for text, value in [("=false", False), ("=true", True), ("", True)]:

@@ -5,6 +5,7 @@ import html.parser
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
@@ -54,6 +55,29 @@ class PageParser(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+class TestPlan(harness.SystemTest):
+    """--plan: no data, no training, nothing written; any precision on any machine."""
+
+    def plan(self, *args):
+        out = self.succeed("--plan", "--model", "wrn-16-2", "--device", "cpu", *args).out
+        self.assertEqual(list(self.dir.iterdir()), [])
+        for text in ("block1.layer.1.conv2 wgrad", " E ", "parameters", "kept from the forward"):
+            self.assertIn(text, out)
+        return out
+
+    def images_per_second(self, *args):
+        return float(re.search(r"(\d+) images/s", self.plan(*args))[1])
+
+    def test_plans(self):
+        self.assertIn("128 images in bf16", self.plan())
+        h100 = self.images_per_second("--precision", "bf16")
+        self.assertLess(abs(self.images_per_second("--ceilings", 798, 3.0) - h100), 1.5)
+        self.assertLess(abs(self.images_per_second("--ceilings", 399, 1.5) - h100 / 2), 1.5)
+        fp32 = self.plan("--precision", "fp32", "--batch-size", 4, "--dataset", "cifar100")
+        self.assertIn("4 images in fp32", fp32)
+        self.assertIn("not modelled", fp32)
 
 
 class TestFiles(harness.SystemTest):

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import harness
@@ -193,6 +194,16 @@ class TestWhitening(harness.SystemTest):
         self.assertEqual(result.status, 0, result)
         self.assertRegex(result.err, rf"\Awrn_train: warning: [^\n]*{self.cache}: [^\n]*anew\n\Z")
         self.assert_same_run(self.out, self.whole)
+
+    def test_prediction_whitens_too(self):
+        done = subprocess.run(
+            [harness.program_path.parent / "wrn_predict", self.whole / CHECKPOINT, "--json",
+             "--device", "cpu", "--threads", "1", self.data / "test_batch.bin"],
+            capture_output=True, text=True, timeout=harness.TIME_LIMIT)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        answers = [json.loads(line) for line in done.stdout.splitlines()][:20]  # --limit-test 20
+        wrong = sum(a["top"][0]["class"] != a["label"] for a in answers)
+        self.assertAlmostEqual(100 * wrong / 20, read_metrics(self.whole)[-1]["test_error"])
 
     def test_checkpoint_with_a_smaller_whitening(self):
         """A mean and a matrix of one value each: well formed, and of no use."""

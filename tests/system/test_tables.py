@@ -11,6 +11,7 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 
 import harness
 from harness import CHECKPOINT, RUNTIME, USAGE, read_metrics, without_times
@@ -204,8 +205,7 @@ class TestTablesInterrupted(TablesTest):
     def test_wrn_train_killed_beneath_it(self):
         process = self.start(*self.rehearse(SMALL, epochs=self.EPOCHS))
         self.wait_for_epochs(process, 3)
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)],
-                                  capture_output=True, text=True).stdout.split()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
         out, err = process.communicate(timeout=harness.TIME_LIMIT)
         self.assert_error(harness.Result(process.returncode, out, err), RUNTIME,

@@ -1,0 +1,111 @@
+#include "apps/plan.h"
+
+#include <algorithm>
+
+namespace wrn {
+namespace {
+
+double mib(double bytes) { return bytes / 0x1p20; }
+
+/// "images 0.8, conv1.weight 0.0"
+std::string list_of(const std::vector<Tensor>& tensors) {
+  std::string text;
+  for (const Tensor& x : tensors) {
+    text += fmt::format("{}{} {:.3f}", text.empty() ? "" : ", ", x.name(),
+                        mib(static_cast<double>(x.bytes())));
+  }
+  return text;
+}
+
+void print_steps(std::ostream& out, const Program& program,
+                 const std::optional<Ceilings>& ceilings) {
+  out << "\nSteps: MiB moved, GMAC, modelled microseconds; below them the tensors, in MiB\n";
+  for (const Step& step : program.steps()) {
+    out << fmt::format(
+        "{:<44} {:>9.2f} {:>9.3f} {:>9}\n", step.name, mib(static_cast<double>(step.bytes())),
+        1e-9 * static_cast<double>(step.macs),
+        ceilings ? fmt::format("{:.1f}", 1e6 * floor_seconds(step, *ceilings)) : "-");
+    out << fmt::format("    reads {}\n    writes {}\n", list_of(step.reads), list_of(step.writes));
+  }
+}
+
+void print_parts(std::ostream& out, const std::vector<PartTotals>& parts) {
+  out << "\nParts: MiB read and written; the same in E, the largest tensor that the part hands on; "
+         "GMAC; "
+         "modelled microseconds\n";
+  for (const PartTotals& part : parts) {
+    out << fmt::format("{:<16} {:>9.1f} {:>7} {:>9.3f} {:>9}\n", part.part,
+                       mib(static_cast<double>(part.read_and_written)),
+                       part.largest > 0 ? fmt::format("{:.1f} E", part.e()) : "-",
+                       1e-9 * static_cast<double>(part.macs),
+                       part.seconds > 0 ? fmt::format("{:.1f}", 1e6 * part.seconds) : "-");
+  }
+}
+
+void print_memory(std::ostream& out, const Program& program, const Parameters& parameters) {
+  const double state = static_cast<double>(parameters.bytes());
+  const double arena = static_cast<double>(program.arena_bytes());
+  out << fmt::format(
+      "\nMemory, MiB: {:.1f} parameters (weights, gradients, momentum, bf16 copies, statistics)\n"
+      "             {:.1f} activations and workspace at their peak, of which {:.1f} are kept from "
+      "the forward for the backward pass; the largest workspace is {:.1f}\n"
+      "             {:.1f} in all, beside the data set\n",
+      mib(state), mib(arena), mib(static_cast<double>(program.saved_bytes())),
+      mib(static_cast<double>(program.workspace_bytes())), mib(state + arena));
+}
+
+}  // namespace
+
+std::optional<Ceilings> measured_ceilings(Precision precision) {
+  if (precision != Precision::kBf16) return std::nullopt;
+  return Ceilings{"NVIDIA H100, measured", 798e12, 3.0e12};
+}
+
+double floor_seconds(const Step& step, const Ceilings& ceilings) {
+  return std::max(2 * static_cast<double>(step.macs) / ceilings.flops,
+                  static_cast<double>(step.bytes()) / ceilings.bytes);
+}
+
+std::vector<PartTotals> totals_by_part(const Program& program,
+                                       const std::optional<Ceilings>& ceilings) {
+  std::vector<PartTotals> parts;
+  for (const Step& step : program.steps()) {
+    auto part = std::find_if(parts.begin(), parts.end(),
+                             [&](const PartTotals& p) { return p.part == step.part; });
+    if (part == parts.end()) part = parts.insert(part, PartTotals{.part = step.part});
+    part->read_and_written += step.bytes();
+    part->macs += step.macs;
+    for (const Tensor& x : step.writes) {
+      if (x.is_persistent()) continue;
+      part->largest = std::max(part->largest, static_cast<std::int64_t>(x.bytes()));
+    }
+    if (ceilings) part->seconds += floor_seconds(step, *ceilings);
+  }
+  return parts;
+}
+
+void print_plan(std::ostream& out, const std::string& title, const Program& program,
+                const Parameters& parameters, int batch, const std::optional<Ceilings>& ceilings) {
+  out << title << '\n';
+  print_steps(out, program, ceilings);
+  const std::vector<PartTotals> parts = totals_by_part(program, ceilings);
+  print_parts(out, parts);
+  print_memory(out, program, parameters);
+  if (!ceilings) {
+    out << "\nTime: not modelled, as no ceilings have been measured in this precision; give "
+           "--ceilings\n";
+    return;
+  }
+  double seconds = 0;
+  for (const PartTotals& part : parts) seconds += part.seconds;
+  out << fmt::format(
+      "\nTime, modelled: {:.2f} ms a step, {:.0f} images/s: every step at the larger of its two "
+      "floors,\n"
+      "                {:.0f} TFLOP/s of products and {:.2f} TB/s of memory ({}), with no gaps, no "
+      "caches and\n"
+      "                no partial sums of split products; measured: not measured yet\n",
+      1e3 * seconds, batch / seconds, 1e-12 * ceilings->flops, 1e-12 * ceilings->bytes,
+      ceilings->device);
+}
+
+}  // namespace wrn

@@ -1,0 +1,46 @@
+// What a training step does, before anything has run: a reading of the recorded Program.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "engine/parameters.h"
+#include "engine/program.h"
+
+namespace wrn {
+
+/// What a device can do at most, as measured on it.
+struct Ceilings {
+  std::string device;
+  double flops;  // of a matrix product, a second
+  double bytes;  // of a copy, read and written, a second
+};
+
+/// Of an H100: an 8192^3 product of random bf16, and a copy larger than the L2. Those of the other
+/// precisions have not been measured.
+std::optional<Ceilings> measured_ceilings(Precision);
+
+/// The least time that a step can take: the larger of what its products and its bytes need.
+double floor_seconds(const Step&, const Ceilings&);
+
+/// Of the steps of a part of the network (Step::part).
+struct PartTotals {
+  std::string part;
+  std::int64_t read_and_written = 0;  // bytes
+  std::int64_t largest = 0;           // bytes of the largest activation written: the unit of E
+  std::int64_t macs = 0;
+  double seconds = 0;  // 0 without ceilings
+
+  /// In readings and writings of that activation.
+  double e() const { return static_cast<double>(read_and_written) / static_cast<double>(largest); }
+};
+std::vector<PartTotals> totals_by_part(const Program&, const std::optional<Ceilings>&);
+
+/// Every step, every part, memory, and the modelled time.
+void print_plan(std::ostream&, const std::string& title, const Program&, const Parameters&,
+                int batch, const std::optional<Ceilings>&);
+
+}  // namespace wrn

@@ -1,0 +1,194 @@
+// What is read off a recorded Program: the dtypes of its tensors, refused where they are wrong, and
+// the costs of its steps, against counts by hand.
+#include <cstring>
+#include <sstream>
+
+#include "apps/plan.h"
+#include "apps/trainer.h"
+#include "catch.h"
+#include "engine/checkpoint.h"
+
+using namespace wrn;
+
+namespace {
+
+/// A training step, recorded in bf16 or another precision, whatever this machine has.
+struct Recorded {
+  Recorded(const std::string& name, int batch, Precision precision)
+      : context(Context::for_plans(precision)),
+        model(parse_model(name), Device::kCpu, precision),
+        order(Tensor::persistent("order", {batch}, DType::kI32)),
+        program(record_step(model, ResidentData(blank(batch), {}, Device::kCpu),
+                            {order, batch, {}, true}, RunState(), context)) {}
+
+  static Dataset blank(int images) {
+    Dataset dataset;
+    dataset.images.resize(static_cast<std::size_t>(images) * kImageBytes);
+    dataset.labels.resize(static_cast<std::size_t>(images));
+    return dataset;
+  }
+
+  Context context;
+  WideResNet model;
+  Tensor order;
+  Program program;
+};
+
+}  // namespace
+
+TEST_CASE("a block reads and writes what a count by hand says") {
+  const Recorded recorded("wrn-16-1", 8, Precision::kBf16);
+  const std::vector<PartTotals> parts = totals_by_part(recorded.program, std::nullopt);
+  REQUIRE(parts.size() == 10);  // input, conv1, 6 blocks, the end, the optimiser
+  const PartTotals& block = parts[3];
+  REQUIRE(block.part == "block1.layer.1");
+
+  // E, the activation, of 8 images of 32 x 32 x 16 in bf16. Twice: batch norm with its ReLU 3
+  // forward, as the statistics come first, and 5 backward; convolution 2 forward, 4 backward. Then
+  // the sum of the block and the sum of its input's gradients, 3 each.
+  const std::int64_t e = 8 * 32 * 32 * 16 * 2;
+  Context cpu;
+  const auto mask = static_cast<std::int64_t>(cpu::batch_norm_mask_bytes({8, 32, 32, 16}, cpu));
+  // Filters: read in bf16 in fprop and dgrad, their gradient written in fp32.
+  const std::int64_t filters = 16 * 3 * 3 * 16 * (2 + 2 + 4);
+  // gamma, beta, mean and variance forward; gamma, mean, variance, dgamma and dbeta backward.
+  const std::int64_t norms = 16 * 9 * 4;
+  CHECK(block.largest == e);
+  CHECK(block.read_and_written == (2 * (3 + 5 + 2 + 4) + 6) * e + 2 * (3 * mask + filters + norms));
+  CHECK(block.macs == 2 * 3 * std::int64_t{8} * 32 * 32 * 16 * 16 * 9);
+  CHECK(block.e() == Approx(34.8).margin(0.5));
+}
+
+TEST_CASE("the modelled step of WRN-28-10 lies between op by op and fused") {
+  const Recorded recorded("wrn-28-10", 128, Precision::kBf16);
+  const std::optional<Ceilings> h100 = measured_ceilings(Precision::kBf16);
+  REQUIRE(h100);
+  double seconds = 0, flops = 0;
+  for (const PartTotals& part : totals_by_part(recorded.program, h100)) {
+    seconds += part.seconds;
+    flops += 2 * static_cast<double>(part.macs);
+  }
+  CHECK(flops / 128 == Approx(31.46e9).epsilon(0.001));
+  // 13.9k with the ReLU on its own, 19.6k with batch norm in the convolutions' epilogues.
+  CHECK(128 / seconds > 13.9e3);
+  CHECK(128 / seconds < 19.6e3);
+  // Every input of a convolution and of a batch norm in bf16 is 9.25 MB an image; there are masks
+  // too.
+  CHECK(static_cast<double>(recorded.program.saved_bytes()) == Approx(128 * 9.25e6).epsilon(0.1));
+
+  std::ostringstream text;
+  print_plan(text, "title", recorded.program, recorded.model.parameters(), 128, h100);
+  for (const char* part : {"title\n", "block1.layer.1.conv2 wgrad",
+                           "reads block1.layer.0.bn2 40.000", "images/s", "not measured yet"}) {
+    CHECK(text.str().find(part) != std::string::npos);
+  }
+}
+
+TEST_CASE("without ceilings the plan has no time") {
+  const Recorded recorded("wrn-10-1", 2, Precision::kFp32);
+  CHECK(!measured_ceilings(Precision::kFp32));
+  CHECK(!measured_ceilings(Precision::kTf32));
+  std::ostringstream text;
+  print_plan(text, "", recorded.program, recorded.model.parameters(), 2, std::nullopt);
+  CHECK(text.str().find("not modelled") != std::string::npos);
+  CHECK(text.str().find("images/s") == std::string::npos);
+}
+
+TEST_CASE("what was recorded for a plan does not run") {
+  Recorded recorded("wrn-10-1", 2, Precision::kBf16);
+  CHECK_THROWS_AS(recorded.program.run(recorded.context), Error);
+}
+
+TEST_CASE("the CPU computes in fp32 only") {
+  CHECK(supports(Device::kCpu, Precision::kFp32));
+  for (const Precision precision : {Precision::kTf32, Precision::kBf16}) {
+    CHECK_FALSE(supports(Device::kCpu, precision));
+    CHECK_THROWS_AS(Context(Device::kCpu, 1, precision), Error);
+  }
+}
+
+TEST_CASE("images are bf16 up to the average pool, where the precision is") {
+  const Recorded recorded("wrn-10-1", 2, Precision::kBf16);
+  for (const Step& step : recorded.program.steps()) {
+    for (const Tensor& x : step.writes) {
+      INFO(step.name << " writes " << x.name());
+      const bool image = !x.is_persistent() && x.shape().size() == 4 &&
+                         x.name().find("average pool") == std::string::npos;
+      if (x.dtype() == DType::kF32 || x.dtype() == DType::kBF16) {
+        CHECK((x.dtype() == DType::kBF16) == (image || x.name() == "bf16 copies"));
+      }
+    }
+  }
+}
+
+TEST_CASE("a wrong dtype is refused when it is recorded") {
+  for (const Precision precision : {Precision::kFp32, Precision::kBf16}) {
+    const DType right = precision == Precision::kBf16 ? DType::kBF16 : DType::kF32;
+    const DType wrong = precision == Precision::kBf16 ? DType::kF32 : DType::kBF16;
+    INFO(name_of(precision));
+    Context context = Context::for_plans(precision);
+    const RunState state;
+    Tape tape(Mode::kTraining, state, context);
+    const Tensor good = Tensor::persistent("good", {2, 8, 8, 4}, right),
+                 bad = Tensor::persistent("bad", {2, 8, 8, 4}, wrong);
+    const Parameters parameters(
+        {{"a.weight", {4, 3, 3, 4}}, {"b.weight", {4}}, {"c.weight", {4, 256}}}, {}, Device::kCpu,
+        precision);
+    const Tensor filters = parameters.at("a.weight"), channels = parameters.at("b.weight"),
+                 matrix = parameters.at("c.weight");
+    const BatchNorm norm{channels, channels, channels, channels};
+    CHECK_NOTHROW(conv2d(tape, good, filters, 1));
+    CHECK_NOTHROW(batch_norm(tape, good, norm));
+    CHECK_THROWS_AS(conv2d(tape, bad, filters, 1), Error);
+    CHECK_THROWS_AS(batch_norm(tape, bad, norm), Error);
+    CHECK_THROWS_AS(relu(tape, bad), Error);
+    CHECK_THROWS_AS(add(tape, good, bad), Error);
+    CHECK_THROWS_AS(dropout(tape, bad, 0.5F, 0), Error);
+    CHECK_THROWS_AS(average_pool(tape, bad, 8), Error);
+    CHECK_THROWS_AS(max_pool(tape, bad, 8), Error);
+    CHECK_THROWS_AS(tape.backward(relu(tape, good), bad), Error);  // a gradient like its tensor
+    const Tensor bf16_rows = Tensor::persistent("rows", {2, 256}, DType::kBF16);
+    CHECK_THROWS_AS(linear(tape, bf16_rows, matrix, channels), Error);
+    if (precision == Precision::kBf16) {
+      const Parameters without({{"a.weight", {4, 3, 3, 4}}}, {}, Device::kCpu);
+      CHECK_THROWS_AS(conv2d(tape, good, without.at("a.weight"), 1), Error);
+    }
+  }
+}
+
+TEST_CASE("the copies are the filters' values, rounded, after each way of setting them") {
+  WideResNet model(parse_model("wrn-10-1"), Device::kCpu, Precision::kBf16);
+  const auto check = [&] {
+    const std::vector<float> values = model.parameters().values().read<float>();
+    const std::vector<bf16> copies = model.parameters().bf16_copies().read<bf16>();
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      REQUIRE(copies[i].bits == to_bf16(values[i]).bits);
+    }
+    for (const Parameter& p : model.parameters().all()) {
+      CHECK(static_cast<bool>(p.value.bf16_copy()) == (p.value.shape().size() == 4));
+    }
+    return copies;
+  };
+  model.initialise(1);
+  const std::vector<bf16> first = check();
+  WideResNet other(parse_model("wrn-10-1"), Device::kCpu);
+  CHECK_FALSE(other.parameters().bf16_copies());
+  other.initialise(2);
+  Safetensors file;
+  export_state(other.parameters(), 0, false, file);
+  import_state(file, false, model.parameters());
+  const std::vector<bf16> second = check();
+  CHECK(std::memcmp(first.data(), second.data(), first.size() * sizeof(bf16)) != 0);
+}
+
+TEST_CASE("a checkpoint of before there were precisions is of fp32") {
+  Checkpoint checkpoint;
+  checkpoint.settings.precision = "bf16";
+  Safetensors file;
+  file.metadata = to_metadata(checkpoint);
+  CHECK(checkpoint_of(file).settings.precision == "bf16");
+  nlohmann::json settings = nlohmann::json::parse(file.metadata.at("settings"));
+  settings.erase("precision");
+  file.metadata["settings"] = settings.dump();
+  CHECK(checkpoint_of(file).settings.precision == "fp32");
+}
