@@ -274,7 +274,10 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
-    if (!options.output_dir.empty() && std::isfinite(result->loss)) {
+    // A run keeps the predictions that it has, and gets none of other weights.
+    const bool wanted = !directory.holds_a_run() ||
+                        (options.resume && !std::filesystem::exists(directory.predictions()));
+    if (!options.output_dir.empty() && wanted && std::isfinite(result->loss)) {
       directory.prepare();
       write_predictions(directory.predictions(),
                         predictions_of(data.test, result->answers, checkpoint.position.epoch));

@@ -118,8 +118,8 @@ class TestPrecision(CudaTest):
         self.assert_close_runs(self.out, self.dir / "cpu", tolerance=2e-3)
 
     def test_a_stopped_run_goes_on_in_its_precision_to_the_same_bits(self):
-        self.succeed(*self.flags(epochs=6, precision="bf16"), "-o", self.dir / "reference")
-        self.stop_after_first_epoch(*self.flags(epochs=6, precision="bf16"), "-o", self.out)
+        self.succeed(*self.flags(epochs=3, precision="bf16"), "-o", self.dir / "reference")
+        self.stop_after_first_epoch(*self.flags(epochs=3, precision="bf16"), "-o", self.out)
         self.succeed("--resume", "-o", self.out)
         self.assert_same_run(self.out, self.dir / "reference")
 
@@ -128,7 +128,7 @@ class TestPrecision(CudaTest):
                                   ("fp32", "bf16", ["--precision", "bf16"]),
                                   ("bf16", "fp32", ["--device", "cpu"])):
             self.out = self.dir / f"{begin}-{then}"
-            self.stop_after_first_epoch(*self.flags(epochs=6, precision=begin), "-o", self.out)
+            self.stop_after_first_epoch(*self.flags(epochs=3, precision=begin), "-o", self.out)
             result = self.run_program("--resume", "-o", self.out, *flag)
             self.assertEqual(result.status, 0, result)
             self.assertEqual(result.err, f"wrn_train: warning: resuming in {then} a run begun in "

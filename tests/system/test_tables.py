@@ -123,7 +123,7 @@ class TestTables(TablesTest):
         self.assertNotIn("<script", page)
         self.assertNotIn("http", page)
         real = ["run", SMALL, "--data-path", self.data, "-o", self.out]
-        self.fail_with(USAGE, *real, says=[self.out, "a rehearsal with " + flags, "another -o"])
+        self.fail_with(USAGE, *real, says=[self.out, "a rehearsal with " + flags, "give another with -o"])
         self.fail_with(USAGE, *self.rehearse(SMALL, epochs=2), says="--epochs 2")
         self.assertEqual((self.out / "tables.md").read_text(), markdown)
 
