@@ -27,7 +27,7 @@ constexpr const char* kDescription =
 
 constexpr const char* kFooter = R"(Examples
   wrn_tables list                                  the tables and their rows
-  wrn_tables run dropout --device cuda             five runs of each row: days on one GPU
+  wrn_tables run dropout --device cuda             five runs of each row
   wrn_tables run zca/wrn-40-2 blocks --runs 1      some rows and a table, one run each
   wrn_tables run all --epochs 1 --limit-train 256 --limit-test 256 --runs 1 -o runs/rehearsal
   wrn_tables show dropout                          the table, from what is there

@@ -163,7 +163,7 @@ class TestTables(TablesTest):
 
 
 class TestTablesInterrupted(TablesTest):
-    EPOCHS = 25
+    EPOCHS = 12
 
     def interrupt(self, number):
         """Ends wrn_tables after three epochs of its first run. Returns what it printed."""
@@ -192,7 +192,7 @@ class TestTablesInterrupted(TablesTest):
         result = self.interrupt(signal.SIGINT)
         self.assertEqual((result.status, result.err), (128 + signal.SIGINT, ""), result)
         self.assertIn("stopped; the same command goes on", result.out)
-        self.assertRegex(self.rows()["wrn-52-1", "cifar10", ""][6], r"\Aseed 1: epoch \d+ of 25\Z")
+        self.assertRegex(self.rows()["wrn-52-1", "cifar10", ""][6], r"\Aseed 1: epoch \d+ of 12\Z")
         self.assertEqual(self.succeed("show", "dropout", "-o", self.out).out,
                          (self.out / "tables.md").read_text())
         self.go_on()
