@@ -11,6 +11,8 @@
 #
 # Exit status: 0 all there and correct, 1 something failed, 2 wrong arguments.
 set -euo pipefail
+me=get_cifar.sh
+. "$(dirname "$0")/download.sh"
 
 url=${CIFAR_URL:-https://www.cs.toronto.edu/~kriz}
 
@@ -34,13 +36,6 @@ SUMS
   esac
 }
 
-fail() {
-  echo "get_cifar.sh: $1" >&2
-  exit "${2:-1}"
-}
-
-md5_is() { [ -f "$2" ] && [ "$(md5sum < "$2")" = "$1  -" ]; }
-
 # The first of a set's .bin files that is not in folder $2, or not the official one; nothing if
 # all are right.
 first_wrong() {
@@ -48,20 +43,6 @@ first_wrong() {
   while read -r sum file; do
     md5_is "$sum" "$2/$file" || { echo "$file"; break; }
   done < <(sums_of "$1" | tail -n +2)
-}
-
-# Continues the file $2 from URL $1; says what went wrong, and fails.
-download() {
-  local progress=-s
-  if command -v curl > /dev/null; then
-    if [ -t 2 ]; then progress=--progress-bar; fi
-    curl $progress -f -L --retry 3 -C - -o "$2" -w '%{errormsg}' "$1"
-  elif command -v wget > /dev/null; then
-    wget -q -c -O "$2" "$1" || { echo "wget failed with status $?"; return 1; }
-  else
-    echo "neither curl nor wget is installed: apt install curl"
-    return 1
-  fi
 }
 
 get() {
@@ -73,15 +54,7 @@ get() {
 
   read -r sum archive < <(sums_of "$name")
   part=$dir/$archive.part
-  if ! md5_is "$sum" "$part"; then
-    echo "$name: downloading $url/$archive"
-    reason=$(download "$url/$archive" "$part") ||
-      fail "$url/$archive: ${reason:-cannot be downloaded}; run again to continue, or remove $part first to start afresh"
-    if ! md5_is "$sum" "$part"; then
-      rm -f "$part"
-      fail "$url/$archive: the MD5 is not the official $sum; the download was removed, run again"
-    fi
-  fi
+  fetch "$name" "$url/$archive" "$sum" "$part" "the official "
 
   # Unpacked beside its place and moved in when whole and checked.
   unpacked=$(mktemp -d "$dir/unpack.XXXXXX")
@@ -105,8 +78,7 @@ case ${1:-all} in
 esac
 [ $# -le 2 ] || fail "too many arguments, from '$3'; see --help" 2
 dir=${2:-cifar}
-command -v md5sum > /dev/null || fail "md5sum is not installed: apt install coreutils"
-mkdir -p "$dir" 2> /dev/null || fail "$dir: the directory cannot be made"
+make_directory "$dir"
 unpacked=
 trap 'rm -rf ${unpacked:+"$unpacked"}' EXIT
 for name in $names; do get "$name"; done

@@ -11,6 +11,8 @@
 #
 # Exit status: 0 all there and correct, 1 something failed, 2 wrong arguments.
 set -euo pipefail
+me=get_svhn.sh
+. "$(dirname "$0")/download.sh"
 
 url=${SVHN_URL:-http://ufldl.stanford.edu/housenumbers}
 
@@ -19,42 +21,13 @@ sums='e26dedcc434d2e4c54c9b2d4a06d8373  train_32x32.mat
 eb5a983be6a315427106f1b164d9cef3  test_32x32.mat
 a93ce644f1a588dc4d68dda5feec44a7  extra_32x32.mat'
 
-fail() {
-  echo "get_svhn.sh: $1" >&2
-  exit "${2:-1}"
-}
-
-md5_is() { [ -f "$2" ] && [ "$(md5sum < "$2")" = "$1  -" ]; }
-
-# Continues the file $2 from URL $1; says what went wrong, and fails.
-download() {
-  local progress=-s
-  if command -v curl > /dev/null; then
-    if [ -t 2 ]; then progress=--progress-bar; fi
-    curl $progress -f -L --retry 3 -C - -o "$2" -w '%{errormsg}' "$1"
-  elif command -v wget > /dev/null; then
-    wget -q -c -O "$2" "$1" || { echo "wget failed with status $?"; return 1; }
-  else
-    echo "neither curl nor wget is installed: apt install curl"
-    return 1
-  fi
-}
-
 get() {
-  local sum=$1 file=$2 part=$dir/$2.part reason
+  local sum=$1 file=$2 part=$dir/$2.part
   if md5_is "$sum" "$dir/$file"; then
     echo "$file: there and correct in $dir"
     return
   fi
-  if ! md5_is "$sum" "$part"; then
-    echo "$file: downloading $url/$file"
-    reason=$(download "$url/$file" "$part") ||
-      fail "$url/$file: ${reason:-cannot be downloaded}; run again to continue, or remove $part first to start afresh"
-    if ! md5_is "$sum" "$part"; then
-      rm -f "$part"
-      fail "$url/$file: the MD5 is not $sum; the download was removed, run again"
-    fi
-  fi
+  fetch "$file" "$url/$file" "$sum" "$part"
   mv -f "$part" "$dir/$file"
   echo "$file: downloaded and correct in $dir"
 }
@@ -67,6 +40,5 @@ case ${1:-all} in
 esac
 [ $# -le 2 ] || fail "too many arguments, from '$3'; see --help" 2
 dir=${2:-svhn}
-command -v md5sum > /dev/null || fail "md5sum is not installed: apt install coreutils"
-mkdir -p "$dir" 2> /dev/null || fail "$dir: the directory cannot be made"
+make_directory "$dir"
 while read -r sum file; do get "$sum" "$file"; done <<< "$sums"

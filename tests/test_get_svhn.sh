@@ -1,29 +1,8 @@
 #!/usr/bin/env bash
 # data/get_svhn.sh, given as the argument, without a network: files are small made-up ones at
 # file:// URLs, and the script under test is a copy with their MD5s in place of the real ones.
-set -eu
-command -v curl > /dev/null || { echo "skipped: no curl, which alone reads file:// URLs"; exit 77; }
-
-real=$1
-temp=$(mktemp -d)
-trap 'rm -rf "$temp"' EXIT
-cd "$temp"
+. "$(dirname "$0")/get_data.sh"
 export SVHN_URL=file://$temp/server
-
-# Runs "$script ARGS", which must exit with status $1 and say $2, in one line on stderr if it fails.
-expect() {
-  local status=$1 said=$2 got=0
-  shift 2
-  "$script" "$@" > out 2> err || got=$?
-  if [ "$got" != "$status" ] || ! cat out err | grep -qF -- "$said" ||
-    { [ "$status" != 0 ] && [ "$(wc -l < err)" != 1 ]; }; then
-    echo "get_svhn.sh $*: status $got, expected $status and '$said', but it said:"
-    cat out err
-    exit 1
-  fi
-}
-
-same() { cmp "$1" "$2" || { echo "$1 and $2 differ"; exit 1; }; }
 
 mkdir server
 script=$temp/copy.sh
