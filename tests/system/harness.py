@@ -3,8 +3,11 @@
 Every test_*.py here is run as `python3 test_X.py PATH_OF_wrn_train [CLASS...]`. The data is made
 by the tests themselves, with fixed seeds; nothing depends on how fast the machine is.
 """
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import random
 import re
 import shutil
@@ -12,6 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import unittest
 from pathlib import Path
 
@@ -119,6 +123,13 @@ class SystemTest(unittest.TestCase):
         cls.data = cls.root / "data"
         write_cifar10(cls.data)
 
+    @classmethod
+    def case_of_class(cls):
+        """For setUpClass(): a case whose directory is the class's."""
+        case = cls()
+        case.dir = cls.root
+        return case
+
     def setUp(self):
         self.dir = Path(tempfile.mkdtemp(dir=self.root))
         self.out = self.dir / "run"
@@ -143,6 +154,21 @@ class SystemTest(unittest.TestCase):
         self.assertEqual(result.status, 0, result)
         self.assertEqual(result.err, "", result)
         return result
+
+    def on_a_terminal(self, columns, *args):
+        """What the program writes to a terminal."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        process = subprocess.Popen(self.command(*args), stdout=theirs, stderr=theirs,
+                                   cwd=self.dir)
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed
+            while block := os.read(ours, 65536):
+                written += block
+        os.close(ours)
+        self.assertEqual(process.wait(TIME_LIMIT), 0, written)
+        return written.decode()
 
     def fail_with(self, status, *args, says=(), **popen):
         """The program fails with this status and one line on stderr, which says all of `says`."""

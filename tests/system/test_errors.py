@@ -17,8 +17,7 @@ class TestOutputDirectory(harness.SystemTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        case = cls()
-        case.dir = cls.root
+        case = cls.case_of_class()
         cls.finished = cls.root / "finished"
         case.succeed(*case.flags(epochs=3), "-o", cls.finished)
 

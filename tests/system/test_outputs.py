@@ -1,14 +1,8 @@
 """What the program prints and writes, and what --export-weights and --import-weights are for."""
-import contextlib
-import fcntl
 import html.parser
 import json
-import os
-import pty
 import re
 import struct
-import subprocess
-import termios
 
 import harness
 from harness import CHECKPOINT, read_metrics, read_safetensors
@@ -84,8 +78,7 @@ class TestFiles(harness.SystemTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        case = cls()
-        case.dir = cls.root
+        case = cls.case_of_class()
         cls.run_dir = cls.root / "trained"
         cls.weights = cls.root / "weights.safetensors"
         cls.printed = case.succeed(
@@ -237,23 +230,8 @@ class TestPrinting(harness.SystemTest):
         out = self.succeed(*self.flags(), "-o", self.out, "--quiet").out
         self.assertRegex(out, r"\Atest error [^\n]+\n\Z")
 
-    def on_a_terminal(self, *args):
-        """What the program writes to a terminal of 100 columns."""
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-        process = subprocess.Popen(self.command(*args), stdout=theirs, stderr=theirs,
-                                   cwd=self.dir)
-        os.close(theirs)
-        written = b""
-        with contextlib.suppress(OSError):  # EIO: the other end is closed
-            while block := os.read(ours, 65536):
-                written += block
-        os.close(ours)
-        self.assertEqual(process.wait(harness.TIME_LIMIT), 0, written)
-        return written.decode()
-
     def test_a_bar_on_a_terminal(self):
-        text = self.on_a_terminal(*self.flags(), "-o", self.out)
+        text = self.on_a_terminal(100, *self.flags(), "-o", self.out)
         bars = [part for part in text.split("\r") if "[" in part and ">" in part]
         self.assertGreaterEqual(len(bars), 2, text)  # each epoch draws its first step at least
         self.assertRegex(bars[0], r"epoch 1/2 \[=*> *\]  loss \d")
@@ -264,7 +242,7 @@ class TestPrinting(harness.SystemTest):
         self.assertRegex(last, r"\Atest error \d")
 
     def test_no_bar_when_quiet(self):
-        text = self.on_a_terminal(*self.flags(), "-o", self.out, "--quiet")
+        text = self.on_a_terminal(100, *self.flags(), "-o", self.out, "--quiet")
         self.assertRegex(text, r"\Atest error [^\r\n]+\r\n\Z")
 
     def test_help_and_version(self):

@@ -36,8 +36,7 @@ class ToolTest(harness.SystemTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        case = cls()
-        case.dir = cls.root
+        case = cls.case_of_class()
         cls.run_dir = cls.root / "trained"
         done = subprocess.run(
             [harness.program_path, *map(str, case.flags(epochs=2, train=100, test=100)), "-o",

@@ -145,8 +145,7 @@ class TestWhitening(harness.SystemTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        case = cls()
-        case.dir = cls.root
+        case = cls.case_of_class()
         cls.whole = cls.root / "whole"
         cls.printed = case.succeed(*case.zca_flags(), "-o", cls.whole).out
         caches = list(cls.data.glob("zca-*.safetensors"))

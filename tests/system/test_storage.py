@@ -12,14 +12,19 @@ import harness
 from harness import CHECKPOINT, NOT_FINITE, RUNTIME, position, read_safetensors, temporaries
 
 
-class TestDamagedCheckpoint(harness.SystemTest):
+class AfterGoodRun(harness.SystemTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        case = cls()
-        case.dir = cls.root
+        case = cls.case_of_class()
         cls.good = cls.root / "good"
         case.succeed(*case.flags(), "-o", cls.good)
+
+
+class TestDamagedCheckpoint(AfterGoodRun):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
         cls.blob = (cls.good / CHECKPOINT).read_bytes()
 
     def refuse(self, blob):
@@ -69,16 +74,8 @@ class TestDamagedCheckpoint(harness.SystemTest):
         self.refuse(self.with_metadata("metrics", lambda old: 1))
 
 
-class TestHalfWritten(harness.SystemTest):
+class TestHalfWritten(AfterGoodRun):
     """A run's directory of which only a part is there, or whole: as after a copy that was cut."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        case = cls()
-        case.dir = cls.root
-        cls.good = cls.root / "good"
-        case.succeed(*case.flags(), "-o", cls.good)
 
     def test_without_its_checkpoint(self):
         for name in ("config.json", "metrics.jsonl", "best.safetensors"):

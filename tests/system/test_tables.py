@@ -1,15 +1,10 @@
 """wrn_tables: the paper's tables by name, stopped, killed, broken and gone on with."""
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
 import shutil
 import signal
-import struct
 import subprocess
-import termios
 import time
 from pathlib import Path
 
@@ -145,18 +140,7 @@ class TestTables(TablesTest):
         self.assertEqual(len({ours for _, ours in cells}), 1)
 
     def test_progress_on_a_terminal(self):
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 150, 0, 0))
-        process = subprocess.Popen(self.command(*self.rehearse(SMALL, epochs=12)), stdout=theirs,
-                                   stderr=theirs, cwd=self.dir)
-        os.close(theirs)
-        written = b""
-        with contextlib.suppress(OSError):  # EIO: the other end is closed
-            while block := os.read(ours, 65536):
-                written += block
-        os.close(ours)
-        self.assertEqual(process.wait(harness.TIME_LIMIT), 0, written)
-        text = written.decode()
+        text = self.on_a_terminal(150, *self.rehearse(SMALL, epochs=12))
         self.assertRegex(text, r"\r\x1b\[K\[1/1\] wrn-52-1-cifar10-meanstd-\w+ seed 1: epoch \d+/12")
         self.assertRegex(text, r"; all in about \d")
         self.assertRegex(text, r"\r\x1b\[K\[1/1\] wrn-52-1\S+ seed 1: test error \d+\.\d\d%")
