@@ -33,6 +33,15 @@ SplitResult result_of(const Metrics& sums) {
           {}};
 }
 
+/// Without the training images where nothing is trained: whitening them takes long.
+ResidentData resident_data(const Dataset& train, const Dataset& test, const Whitening* whitening,
+                           Context& context, Purpose purpose) {
+  static const Dataset none;
+  const Dataset& shown = purpose == Purpose::kTrain ? train : none;
+  return whitening != nullptr ? ResidentData(shown, test, *whitening, context)
+                              : ResidentData(shown, test, context.device());
+}
+
 [[noreturn]] void diverged(const std::string& what, double rate) {
   throw Error(fmt::format("the {}, at the learning rate {:g}: the last checkpoint is kept; try a "
                           "smaller --lr",
@@ -58,12 +67,11 @@ Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& 
       stop_(stop),
       test_data_(test),
       model_(spec_of(settings, train.classes()), context.device(), context.precision()),
-      data_(whitening != nullptr ? ResidentData(train, test, *whitening, context)
-                                 : ResidentData(train, test, context.device())),
+      data_(resident_data(train, test, whitening, context, purpose)),
       split_(split_validation(train.size(), settings.val_split, settings.seed)),
       test_(static_cast<std::size_t>(test.size())),
       state_(context.device()) {
-  std::iota(test_.begin(), test_.end(), static_cast<std::int32_t>(train.size()));
+  std::iota(test_.begin(), test_.end(), static_cast<std::int32_t>(data_.train_size));
   if (purpose == Purpose::kTrain && train_images() < settings.batch_size &&
       !settings.keep_last_batch) {
     fail(
@@ -227,7 +235,8 @@ bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
   return stop_ == 0;
 }
 
-std::optional<SplitResult> Trainer::evaluate(const std::vector<std::int32_t>& indices) {
+std::optional<SplitResult> Trainer::evaluate(const std::vector<std::int32_t>& indices,
+                                             bool with_answers) {
   std::vector<std::int32_t> padded(indices);
   padded.resize(static_cast<std::size_t>(order_.size()), -1);
   order_.write<std::int32_t>(padded);
@@ -238,6 +247,7 @@ std::optional<SplitResult> Trainer::evaluate(const std::vector<std::int32_t>& in
     StepState state{};
     state.first = first;
     run(evaluation_->program, state);
+    if (!with_answers) continue;
     const std::vector<float> logits = evaluation_->program.read(evaluation_->logits);
     const auto classes = static_cast<std::size_t>(evaluation_->logits.dim(1));
     for (std::size_t row = 0; row < logits.size() && std::ssize(answers) < std::ssize(indices);
@@ -258,8 +268,8 @@ void Trainer::train(Checkpoint& checkpoint, const RunDirectory& directory,
     const double seconds_before = position.seconds;
     const bool trained = train_epoch(checkpoint, progress);
     std::optional<SplitResult> validation, test;
-    if (trained && !split_.validation.empty()) validation = evaluate(split_.validation);
-    if (trained) test = evaluate(test_);
+    if (trained && !split_.validation.empty()) validation = evaluate(split_.validation, false);
+    if (trained) test = evaluate(test_, true);
     position.seconds = seconds_before + seconds_since(start);
     if (!test || stop_ != 0) {
       directory.save(checkpoint, model_.parameters(), false);

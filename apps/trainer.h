@@ -59,7 +59,7 @@ class Trainer {
              Progress& progress);
 
   /// On the test images; no value when asked to stop in between.
-  std::optional<SplitResult> test() { return evaluate(test_); }
+  std::optional<SplitResult> test() { return evaluate(test_, true); }
 
  private:
   struct Evaluation {
@@ -74,7 +74,8 @@ class Trainer {
   void begin_epoch(const Position& position);
   void run(Program& program, const StepState& state);
   bool train_epoch(Checkpoint& checkpoint, Progress& progress);
-  std::optional<SplitResult> evaluate(const std::vector<std::int32_t>& indices);
+  /// `with_answers`: also what the network said of each image, which the host waits for.
+  std::optional<SplitResult> evaluate(const std::vector<std::int32_t>& indices, bool with_answers);
 
   Settings settings_;
   Normalisation normalisation_;
