@@ -54,17 +54,20 @@ std::optional<std::size_t> best_epoch(const History& metrics) {
   return best;
 }
 
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
+}
+
 double total_seconds(const History& metrics) {
   const std::vector<double> seconds = finite_column(metrics, "seconds");
   return std::accumulate(seconds.begin(), seconds.end(), 0.0);
 }
 
 double median_speed(const History& metrics) {
-  std::vector<double> speed = finite_column(metrics, "images_per_second");
-  if (speed.empty()) return NAN;
-  std::sort(speed.begin(), speed.end());
-  // Of an even number of epochs, the mean of the middle two.
-  return (speed[(speed.size() - 1) / 2] + speed[speed.size() / 2]) / 2;
+  const std::vector<double> speed = finite_column(metrics, "images_per_second");
+  return speed.empty() ? NAN : median(speed);
 }
 
 std::string value_text(const json& value) {

@@ -25,6 +25,8 @@ int epoch_of(const History&, std::size_t index);
 std::string selection_split(const History&);
 /// The line of the least error of that split.
 std::optional<std::size_t> best_epoch(const History&);
+/// Of an even number of values, the mean of the middle two; of none, 0.
+double median(std::vector<double> values);
 double total_seconds(const History&);
 /// Images a second; NaN where no line has them.
 double median_speed(const History&);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "apps/guarded_main.h"
 #include "apps/recipes.h"
 #include "kernels/error.h"
 #include "models/wide_resnet.h"
@@ -296,9 +297,7 @@ Options parse_options(int argc, const char* const* argv) {
   } catch (const CLI::CallForVersion& version) {
     std::exit(app.exit(version));
   } catch (const CLI::ParseError& error) {
-    std::string what = error.what();
-    for (char& c : what) c = c == '\n' ? ' ' : c;
-    usage(what);
+    usage(one_line(error.what()));
   }
 
   if (resume_option->count() > 0) options.resume = resume;

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "apps/chart.h"
+#include "apps/history.h"
 #include "apps/report_parts.h"
 #include "engine/atomic_file.h"
 

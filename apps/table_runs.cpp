@@ -6,6 +6,10 @@
 #include <cmath>
 #include <fstream>
 #include <iterator>
+#include <span>
+
+#include "apps/history.h"
+#include "data/checksum.h"
 
 namespace wrn {
 namespace {
@@ -34,12 +38,6 @@ T value_at(const json& object, const char* pointer, T otherwise) {
   }
 }
 
-std::uint64_t fnv1a(const std::string& text) {
-  std::uint64_t hash = 0xcbf29ce484222325U;
-  for (const char c : text) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100000001b3U;
-  return hash;
-}
-
 }  // namespace
 
 std::vector<std::string> Rehearsal::flags() const {
@@ -66,7 +64,10 @@ std::vector<std::string> training_flags(const Experiment& e, const Rehearsal& re
 }
 
 std::string experiment_name(const Experiment& e, const Rehearsal& rehearsal) {
-  const std::uint64_t hash = fnv1a(fmt::format("{}", fmt::join(training_flags(e, rehearsal), " ")));
+  const std::string flags = fmt::format("{}", fmt::join(training_flags(e, rehearsal), " "));
+  Checksum sum;
+  sum.add(std::span<const char>(flags));
+  const std::uint64_t hash = sum.value();
   return fmt::format("{}-{}-{}{}-{:08x}", e.model, e.dataset, e.preprocess,
                      e.dropout > 0 ? fmt::format("-dropout{:g}", e.dropout) : "",
                      (hash >> 32) ^ (hash & 0xffffffffU));
@@ -102,12 +103,6 @@ RunProgress run_progress(const RunFiles& files) {
   std::ifstream failed(files.failed);
   std::getline(failed, state.failure);
   return state;
-}
-
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
 }
 
 }  // namespace wrn

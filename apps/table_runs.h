@@ -62,7 +62,4 @@ struct RunProgress {
 /// What the files say. A run whose files are missing or broken is one of no epochs.
 RunProgress run_progress(const RunFiles& files);
 
-/// Of an even number of values, the mean of the middle two; of none, 0.
-double median(std::vector<double> values);
-
 }  // namespace wrn

@@ -19,6 +19,7 @@ class Checksum {
       hash_ = (hash_ ^ static_cast<std::uint8_t>(byte)) * 0x100000001b3U;
     }
   }
+  std::uint64_t value() const { return hash_; }
   /// 16 hexadecimal digits.
   std::string text() const { return fmt::format("{:016x}", hash_); }
 

@@ -3,6 +3,7 @@
 #include <map>
 #include <set>
 
+#include "apps/history.h"
 #include "apps/options.h"
 #include "apps/paper_tables.h"
 #include "apps/table_pages.h"

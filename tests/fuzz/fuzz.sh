@@ -23,7 +23,7 @@ echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return
 
 # The readers alone: no OpenMP, no oneDNN.
 sources=(data/cifar.cpp data/files.cpp data/mat.cpp data/svhn.cpp
-         apps/table_runs.cpp engine/atomic_file.cpp engine/safetensors.cpp)
+         apps/history.cpp apps/table_runs.cpp engine/atomic_file.cpp engine/safetensors.cpp)
 flags=(-std=c++20 -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all -I"$PWD")
 (cd "$temp" && "$clang" "${flags[@]}" -fsanitize=fuzzer-no-link -c "${sources[@]/#/$OLDPWD/}")
 for target in "${targets[@]}"; do

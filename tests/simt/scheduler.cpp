@@ -166,7 +166,6 @@ struct Block {
   Group all;
   Worker* master = nullptr;  // allocates, forks, joins and frees: a fiber for ThreadSanitizer alone
   std::size_t exited = 0;
-  std::vector<Effect*> effects;             // to come
   std::vector<Shadow> shadow;               // of shared memory
   char forked = 0, joined = 0, fenced = 0;  // objects of ThreadSanitizer's, as is a Meeting
 };
