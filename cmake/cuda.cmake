@@ -8,7 +8,7 @@ set(WRN_CUDA AUTO CACHE STRING "AUTO, ON, OFF, or EMULATED (for the tests)")
 set_property(CACHE WRN_CUDA PROPERTY STRINGS AUTO ON OFF EMULATED)
 
 set(cuda_host_sources "")
-foreach(name blas graph memory runtime)
+foreach(name blas graph memory runtime tensor_map)
   list(APPEND cuda_host_sources ${CMAKE_SOURCE_DIR}/kernels/${name}.cpp)
 endforeach()
 file(GLOB cuda_kernels CONFIGURE_DEPENDS
@@ -71,6 +71,9 @@ if(wrn_cuda STREQUAL ON)
   # Static, so that a binary runs wherever there is a driver. cuBLAS is found when it is first used.
   set(cuda_libraries CUDA::cudart_static ${CMAKE_DL_LIBS})
   target_compile_definitions(wrn_options INTERFACE WRN_CUDA)
+  if("90a" IN_LIST CMAKE_CUDA_ARCHITECTURES OR "90a-real" IN_LIST CMAKE_CUDA_ARCHITECTURES)
+    target_compile_definitions(wrn_options INTERFACE WRN_SM90A)  # v5 of the convolutions
+  endif()
   message(STATUS "wrn: CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 elseif(wrn_cuda STREQUAL EMULATED)
   find_path(CUDA_HEADERS cuda_runtime_api.h
@@ -87,7 +90,7 @@ elseif(wrn_cuda STREQUAL EMULATED)
   # To ThreadSanitizer, the threads are the GPU's: what switches between them, and what they do by
   # the machine's means, must not count as accesses.
   set(simt_machine "")
-  foreach(name async scheduler tensor_core)
+  foreach(name async hopper scheduler tensor_core wgmma)
     list(APPEND simt_machine ${CMAKE_SOURCE_DIR}/tests/simt/${name}.cpp)
   endforeach()
   set_source_files_properties(${simt_machine} PROPERTIES COMPILE_OPTIONS -O2)
@@ -98,7 +101,7 @@ elseif(wrn_cuda STREQUAL EMULATED)
   set(cuda_sources ${cuda_kernels} ${cuda_host_sources} ${simt_sources})
   list(APPEND cuda_host_sources ${CMAKE_SOURCE_DIR}/kernels/blas.cpp)
   set(cuda_libraries Boost::context)
-  target_compile_definitions(wrn_options INTERFACE WRN_CUDA WRN_EMULATED)
+  target_compile_definitions(wrn_options INTERFACE WRN_CUDA WRN_EMULATED WRN_SM90A)
   target_include_directories(wrn_options SYSTEM INTERFACE ${CUDA_HEADERS})
   target_include_directories(wrn_options INTERFACE ${CMAKE_SOURCE_DIR}/tests)
   message(STATUS "wrn: emulated CUDA build, for tests")

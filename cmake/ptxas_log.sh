@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a compilation by nvcc and keeps what ptxas says of registers and spills beside the object, as
-# OBJECT.ptxas, for tests/ptxas.py. CMake puts it in front of every CUDA compilation.
+# OBJECT.ptxas, for tests/ptxas.py; and what it does to wgmma and setmaxnreg, its numbered messages. CMake puts it in front of every CUDA compilation.
 object=
 previous=
 for argument in "$@"; do
@@ -9,7 +9,7 @@ for argument in "$@"; do
 done
 "$@" -Xptxas=-v >"$object.log" 2>&1
 status=$?
-grep -E '^ptxas info|bytes stack frame' "$object.log" >"$object.ptxas"
+grep -E '^ptxas info|bytes stack frame|\(C[0-9]+\)' "$object.log" >"$object.ptxas"
 grep -vE '^ptxas info|bytes stack frame' "$object.log" >&2
 rm -f "$object.log"
 exit $status

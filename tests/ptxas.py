@@ -4,7 +4,9 @@
   ptxas.py BUILD_DIRECTORY [--write]
 
 Reads what cmake/ptxas_log.sh kept beside each object of a build, and compares it with
-tests/ptxas.md: a kernel that spills, that is new, gone, or whose registers changed is an error.
+tests/ptxas.md: a kernel that spills, that is new, gone, or whose registers changed is an error. So is what ptxas
+says where it does not follow the code: it ignores setmaxnreg (C7508), or puts wgmma's fences and waits
+where it sees none, or one after the other what should overlap (C7509-C7519).
 --write writes the table anew instead (a spill stays an error). The table is of one version of nvcc,
 named in it; with another one the kernels are only checked for spills.
 """
@@ -86,6 +88,10 @@ def main():
                in sorted(kernels.items()) if stack]
     if spilled:
         sys.exit("ptxas.py: kernels that spill or have a stack:\n" + "\n".join(spilled))
+    altered = [f"{path.name}: {line}" for path in logs for line in path.read_text().splitlines()
+               if re.search(r"\(C75(0[89]|1\d)\)", line)]
+    if altered:
+        sys.exit("ptxas.py: ptxas does not do as the code says:\n" + "\n".join(altered))
     rows = [f"| `{name}` | {arch} | {registers} | {shared} |\n"
             for (name, arch), (registers, shared, _) in sorted(kernels.items())]
     version = nvcc_version(args.build)

@@ -45,6 +45,15 @@ void wgrad(const float* x, const float* dy, float* dw, const ConvShape&, Context
 std::size_t wgrad_workspace(const ConvShape&, Context&);
 }  // namespace v4
 
+namespace v5 {  // bf16, on compute capability 9.0
+/// Whether v5 takes the shape on the context's device. The tensors must be 16-byte aligned.
+bool supports(const ConvShape&, Context&);
+void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
+void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, Context&);
+void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape&, Context&);
+std::size_t wgrad_workspace(const ConvShape&, Context&);
+}  // namespace v5
+
 /// What a version rounds the inputs of its products to. With bf16 its tensors are of bf16, but dw.
 enum class ConvInputs { kFp32, kTf32, kBf16 };
 

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <source_location>
 #include <string>
 
@@ -50,9 +51,35 @@ class Groups {
 /// What is known of 16 bytes of the block's shared memory.
 struct Shadow {
   std::uint8_t writes_under_way = 0;  // by asynchronous copies that nobody has waited for
+  // The asynchronous proxy's (hopper.cpp): loads of boxes that have not arrived; reads by stores of
+  // boxes and by wgmma; accesses of the threads themselves that no proxy fence has followed; and
+  // which load brought the bytes, as a number of barrier and phase, or 0.
+  std::uint8_t loads = 0, reads = 0;
+  std::uint16_t unfenced_writes = 0, unfenced_reads = 0;
+  std::uint32_t load = 0;
 };
 /// Of the 16 bytes where p points; null where p is not in the block's shared memory.
 Shadow* shadow_of(const void* p);
+
+/// Where p is in the block's shared memory, and what there is of it. May be asked by an effect.
+std::size_t shared_offset(const void* p);
+std::size_t shared_bytes();
+void* shared_begin();
+
+/// What a thread that was suspended waits for.
+struct Parked {
+  virtual std::string text() const = 0;  // "waits at ..."
+};
+/// Suspends the thread that runs, until someone wakes thread `index` of the block.
+void park(const Parked& parked);
+void wake(std::size_t index);
+std::size_t thread_index();
+
+/// What hopper.cpp keeps for a block: it makes it, and it ends with the block.
+struct BlockState {
+  virtual ~BlockState() = default;
+};
+std::unique_ptr<BlockState>& block_state();
 
 /// Tells the sanitizers of an access by the thread that runs, one that they do not see, or that
 /// takes place later.
@@ -62,6 +89,8 @@ void announce_write(void* p, std::size_t bytes);
 /// Ends the program with a line that names kernel, block, thread and, as "what at file:line", the
 /// instruction.
 [[noreturn]] void fail_at(const char* what, const Where& where, const std::string& message);
+/// The same without a thread, for an effect.
+[[noreturn]] void fail_in_block(const std::string& message);
 std::string describe(const char* what, const Where& where);
 
 }  // namespace wrn::cuda::simt

@@ -28,6 +28,7 @@ struct ThreadContext {
   dim3 block_dim, grid_dim;
   int lane;       // in its warp
   Groups copies;  // by cp.async
+  Groups stores;  // of boxes, by bulk groups
 };
 extern ThreadContext* current;  // the thread that runs now
 
@@ -38,6 +39,11 @@ using Combine = void (*)(void* const (&operands)[32]);
 /// what they wrote before is visible to all of them afterwards (true of __syncwarp alone).
 void meet_warp(const char* what, unsigned mask, void* operand, Combine combine, bool orders_memory,
                Where where);
+/// The same of the 128 threads of a warpgroup, all of them, in the order of their numbers.
+using CombineWarpgroup = void (*)(void* const (&operands)[128]);
+void meet_warpgroup(const char* what, void* operand, CombineWarpgroup combine, Where where);
+/// Meets `threads` threads of the block at its barrier `number`.
+void meet_named(const char* what, unsigned number, unsigned threads, Where where);
 /// Meets all threads of the block.
 void meet_block(const char* what, Where where);
 std::uint64_t shuffle(const char* what, unsigned mask, std::uint64_t bits, int source, Where where);
@@ -78,6 +84,8 @@ inline int segment_last(int width) { return current->lane | (width - 1); }
 inline constexpr int warpSize = 32;
 
 #define __launch_bounds__(...)
+#undef __grid_constant__
+#define __grid_constant__
 // As a plain variable, each thread would have its own.
 #undef __shared__
 #define __shared__ _Pragma("GCC error \"shared memory comes from shared_storage<T>()\"")

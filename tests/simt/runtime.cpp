@@ -12,6 +12,7 @@
 #include "simt/internal.h"
 #include "simt/simt.h"
 #include "simt/state.h"
+#include "simt/tensor_map.h"
 
 #pragma weak __asan_poison_memory_region
 #pragma weak __asan_unpoison_memory_region
@@ -126,6 +127,7 @@ unsigned char poison() { return state().poison; }
 Progress progress() { return state().progress; }
 void set_poison(unsigned char byte) { state().poison = byte; }
 void set_progress(Progress progress) { state().progress = progress; }
+void set_multiprocessors(int count) { state().multiprocessors = count; }
 
 void set_seed(std::uint64_t seed) {
   set_order_seed(seed);
@@ -234,7 +236,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   *p = {};
   std::strcpy(p->name, "emulated GPU");
   p->major = 9;
-  p->multiProcessorCount = 4;
+  p->multiProcessorCount = state().multiprocessors;
   p->totalGlobalMem = simt::memory_size();
   p->sharedMemPerBlock = 48 << 10;
   p->sharedMemPerBlockOptin = 227 << 10;
@@ -316,6 +318,16 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   *attributes = {};
   attributes->binaryVersion = attributes->ptxVersion = 90;
   attributes->maxThreadsPerBlock = 1024;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* name, void** function, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* found) {
+  RETURN_IF_UNAVAILABLE();
+  const bool known = std::strcmp(name, "cuTensorMapEncodeTiled") == 0;
+  *function = known ? simt::tensor_map_encoder() : nullptr;
+  *found = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
 

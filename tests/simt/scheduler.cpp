@@ -146,6 +146,7 @@ struct Thread : ThreadContext {
   std::size_t index = 0;  // in the block
   Meeting* meeting = nullptr;
   void* operand = nullptr;
+  const Parked* parked = nullptr;
   bool exited = false;
 };
 
@@ -162,15 +163,17 @@ struct Block {
   void* shared = nullptr;
   std::vector<Thread> threads;
   std::vector<Thread*> ready;
-  std::vector<Group> warps;
-  Group all;
+  std::vector<Group> warps, warpgroups;
+  Group all, named[16];
   Worker* master = nullptr;  // allocates, forks, joins and frees: a fiber for ThreadSanitizer alone
   std::size_t exited = 0;
   std::vector<Shadow> shadow;               // of shared memory
+  std::unique_ptr<BlockState> state;        // hopper.cpp's
   char forked = 0, joined = 0, fenced = 0;  // objects of ThreadSanitizer's, as is a Meeting
 };
 
 Thread* running = nullptr;
+Block* running_block = nullptr;
 constinit Random order(0);  // a seed may be set before this file's own initialisation
 std::set<std::string>& names = *new std::set<std::string>;
 char* device_fence = nullptr;  // an object of ThreadSanitizer's, a launch's own
@@ -202,6 +205,9 @@ void run_thread() {
   acquire(&block.forked);
   block.launch.body();
   if (running->copies.oldest()) fail_here("exits with copies under way, which nobody waited for");
+  if (running->stores.oldest()) {
+    fail_here("exits with bulk stores under way, which it has not waited for");
+  }
   running->exited = true;
   ++block.exited;
   release(&block.joined);
@@ -227,6 +233,7 @@ std::string describe(const char* what, unsigned mask, const Where& where) {
 
 std::string state_of(const Thread& thread) {
   if (thread.exited) return "has exited";
+  if (thread.parked) return thread.parked->text();
   return "waits at " + describe(thread.meeting->what, thread.meeting->mask, thread.meeting->where);
 }
 
@@ -274,8 +281,10 @@ Meeting* join(Group& group, const char* what, unsigned mask, unsigned expected,
   return unused;
 }
 
+/// At most one of the two combines: of 32 lanes, or of the 128 threads of a warpgroup.
 void meet(Group& group, const char* what, unsigned mask, unsigned expected, void* operand,
-          Combine combine, bool orders_memory, const Where& where) {
+          Combine combine, CombineWarpgroup combine_warpgroup, bool orders_memory,
+          const Where& where) {
   Thread& self = *running;
   Meeting* meeting = join(group, what, mask, expected, where);
   if (orders_memory) release(meeting);
@@ -283,13 +292,16 @@ void meet(Group& group, const char* what, unsigned mask, unsigned expected, void
   self.operand = operand;
   if (++meeting->arrived == meeting->expected) {
     void* operands[32] = {};
+    void* warpgroup[128] = {};
     for (std::size_t i = 0; i < group.size; ++i) {
       Thread& thread = group.first[i];
       if (thread.meeting != meeting) continue;
       if (combine) operands[thread.lane] = thread.operand;
+      if (combine_warpgroup) warpgroup[i] = thread.operand;
       self.owner->ready.push_back(&thread);
     }
     if (combine) combine(operands);
+    if (combine_warpgroup) combine_warpgroup(warpgroup);
   }
   switch_to_master();
   if (orders_memory) acquire(meeting);
@@ -369,7 +381,11 @@ void start_threads(Block& block, const uint3& index) {
   for (std::size_t i = 0; i < n; i += 32) {
     block.warps.push_back({&block.threads[i], std::min<std::size_t>(32, n - i)});
   }
+  for (std::size_t i = 0; i < n; i += 128) {
+    block.warpgroups.push_back({&block.threads[i], std::min<std::size_t>(128, n - i)});
+  }
   block.all = {block.threads.data(), n};
+  for (Group& group : block.named) group = block.all;
   release(&block.forked);
 }
 
@@ -381,6 +397,7 @@ void run_block(const Launch& launch, const uint3& index, char* kernel_started,
   acquire(kernel_started);
   auto block = std::make_unique<Block>(launch);
   block->master = master;
+  running_block = block.get();
   constexpr std::size_t kAlignment = 1024;
   if (launch.shared > 0 && posix_memalign(&block->shared, kAlignment, launch.shared) != 0) {
     fatal("no memory for shared memory");
@@ -400,8 +417,11 @@ void run_block(const Launch& launch, const uint3& index, char* kernel_started,
   if (block->exited != block->threads.size()) fail_stuck(*block);
 
   acquire(&block->joined);
-  block->warps.push_back(block->all);
-  for (const Group& group : block->warps) {
+  std::vector<Group>& groups = block->warps;
+  groups.push_back(block->all);
+  groups.insert(groups.end(), block->warpgroups.begin(), block->warpgroups.end());
+  groups.insert(groups.end(), std::begin(block->named), std::end(block->named));
+  for (const Group& group : groups) {
     for (Meeting *m = group.meetings, *next; m; m = next) {
       next = m->next;
       delete m;
@@ -409,6 +429,7 @@ void run_block(const Launch& launch, const uint3& index, char* kernel_started,
   }
   std::free(block->shared);
   block.reset();
+  running_block = nullptr;
   release(kernel_joined);
   tsan_switch(host);
 }
@@ -422,14 +443,32 @@ void meet_warp(const char* what, unsigned mask, void* operand, Combine combine, 
               std::to_string(running->lane));
   }
   meet(running->owner->warps[running->index / 32], what, mask,
-       static_cast<unsigned>(std::popcount(mask)), operand, combine, orders_memory, where);
+       static_cast<unsigned>(std::popcount(mask)), operand, combine, nullptr, orders_memory, where);
+}
+
+void meet_warpgroup(const char* what, void* operand, CombineWarpgroup combine, Where where) {
+  meet(running->owner->warpgroups[running->index / 128], what, 0, 128, operand, nullptr, combine,
+       false, where);
 }
 
 void meet_block(const char* what, Where where) {
   Block& block = *running->owner;
-  meet(block.all, what, 0, static_cast<unsigned>(block.threads.size()), nullptr, nullptr, true,
-       where);
+  meet(block.all, what, 0, static_cast<unsigned>(block.threads.size()), nullptr, nullptr, nullptr,
+       true, where);
 }
+
+void meet_named(const char* what, unsigned number, unsigned threads, Where where) {
+  meet(running->owner->named[number], what, 0, threads, nullptr, nullptr, nullptr, true, where);
+}
+
+void park(const Parked& parked) {
+  running->parked = &parked;
+  switch_to_master();
+  running->parked = nullptr;
+}
+std::size_t thread_index() { return running->index; }
+void wake(std::size_t index) { running_block->ready.push_back(&running_block->threads[index]); }
+std::unique_ptr<BlockState>& block_state() { return running_block->state; }
 
 std::uint64_t shuffle(const char* what, unsigned mask, std::uint64_t bits, int source,
                       Where where) {
@@ -470,7 +509,7 @@ void finish(Effect& effect) {
 }
 
 Shadow* shadow_of(const void* p) {
-  Block& block = *running->owner;
+  Block& block = *running_block;
   const auto offset =
       reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(block.shared);
   return offset < block.launch.shared ? &block.shadow[offset / 16] : nullptr;
@@ -479,7 +518,17 @@ Shadow* shadow_of(const void* p) {
 void fail_at(const char* what, const Where& where, const std::string& message) {
   fail_here(describe(what, 0, where) + " " + message);
 }
+void fail_in_block(const std::string& message) { fail_in(*running_block, ": " + message); }
 std::string describe(const char* what, const Where& where) { return describe(what, 0, where); }
+
+std::size_t shared_offset(const void* p) {
+  const auto offset =
+      reinterpret_cast<std::uintptr_t>(p) - reinterpret_cast<std::uintptr_t>(running_block->shared);
+  if (offset >= running_block->launch.shared) fail_in_block("an address outside of shared memory");
+  return offset;
+}
+std::size_t shared_bytes() { return running_block->launch.shared; }
+void* shared_begin() { return running_block->shared; }
 
 void* shared_memory(std::size_t bytes) {
   const Block& block = *running->owner;

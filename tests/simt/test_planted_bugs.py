@@ -19,9 +19,9 @@ def run(build, case, **environment):
 
 
 class TestPlantedBugs(unittest.TestCase):
-    def check(self, build, case, *expected):
+    def check(self, build, case, *expected, seeds=(0, 1)):
         """Fails with all of `expected` in the output, in more than one order."""
-        for seed in 0, 1:
+        for seed in seeds:
             with self.subTest(build=build, case=case, seed=seed):
                 done = run(build, case, WRN_SIMT_SEED=str(seed))
                 self.assertNotEqual(done.returncode, 0, done.stdout)
@@ -30,7 +30,8 @@ class TestPlantedBugs(unittest.TestCase):
 
     def test_correct_kernels_pass(self):
         for build in PROGRAMS:
-            for case in ("reduction", "transpose", "last_block", "graph", "copies", "products"):
+            for case in ("reduction", "transpose", "last_block", "graph", "copies", "products",
+                         "hopper"):
                 for seed in 0, 4, 8:  # each poison, each progress
                     with self.subTest(build=build, case=case, seed=seed):
                         done = run(build, "clean_" + case, WRN_SIMT_SEED=str(seed))
@@ -111,6 +112,38 @@ class TestPlantedBugs(unittest.TestCase):
         # A race, so ThreadSanitizer says so, too.
         self.check("address", "order_dependence", "depend on the order of threads or blocks",
                    "writes_of_all_blocks")
+
+    def test_hopper(self):
+        """By whatever moment a seed draws: each poison and each progress."""
+        stuck = ("no thread can go on", "waits at mbarrier.try_wait at ", "for phase ", ", pending ",
+                 " bytes to come")
+        box, product = "cp.async.bulk.tensor to shared memory at ", "wgmma.mma_async at "
+        cases = {
+            "forgets_proxy_fence": ("cp.async.bulk.tensor to global memory at ",
+                                    "reads what was stored with no fence.proxy.async since"),
+            "refills_after_load": (box, "over what a thread has used itself, with no fence"),
+            "releases_early": (box, "over what an asynchronous product or store still reads"),
+            "misaligned_box": (box, "which is not aligned to the swizzle's 1024 bytes"),
+            "unshifted_stride": (product, "reads A at shared memory + "),
+            "expects_more": stuck,
+            "expects_less": ("mbarrier at shared memory" , ),
+            "keeps_parity": ("mbarrier.try_wait at ", "waits for parity 0 when the phase"),
+            "starts_with_other_parity": ("simt: kernel hopper_product", "mbarrier"),
+            "every_lane_arrives": ("mbarrier", "hopper_product"),
+            "forgets_init_fence": (box, "at an mbarrier without fence.mbarrier_init"),
+            "forgets_full": (product, "reads A at shared memory + "),
+            "takes_registers": ("waits at setmaxnreg.inc at ", "for 256 registers a thread; 0 are"),
+            "one_warp_drops": ("waits at setmaxnreg.dec at ", "has exited"),
+            "forgets_product_fence": (product, "on registers that no wgmma.fence came before"),
+            "forgets_products": ("hopper_product", ),
+            "forgets_stores": ("exits with bulk stores under way", ),
+            "negative_store": ("has a negative coordinate", ),
+            "no_map": (box, "by what is no tensor map"),
+            "bad_maps": ("refused 6 maps", ),
+        }
+        for build in PROGRAMS:
+            for case, expected in cases.items():
+                self.check(build, case, *expected, seeds=(0, 4, 8))
 
 
 class TestEnvironment(unittest.TestCase):

@@ -1,0 +1,64 @@
+// What v5's directions share on the host: which shapes it takes, and how tensors and tiles are
+// seen.
+#include "kernels/conv3x3/v5_hopper.cuh"
+
+namespace wrn::cuda::v5 {
+
+bool supports(const ConvShape& s, Context& context) {
+#if defined(WRN_SM90A)
+  constexpr bool kCompiled = true;
+#else
+  constexpr bool kCompiled = false;
+#endif
+  const cudaDeviceProp& device = context.runtime().device;
+  return kCompiled && device.major == 9 && device.minor == 0 && s.c % 8 == 0 && s.k % 8 == 0 &&
+         PixelBlocks::can_cut(s.p(), s.q());
+}
+
+void check(const ConvShape& s, const void* a, const void* b, const void* out, Context& context) {
+  check_shape(s);
+  const cudaDeviceProp& device = context.runtime().device;
+  WRN_CHECK(device.major == 9 && device.minor == 0,
+            "v5 of the convolutions is for compute capability 9.0, and the {} has {}.{}",
+            device.name, device.major, device.minor);
+  WRN_CHECK(supports(s, context),
+            "v5 takes channels in multiples of 8, images that blocks of 64 pixels cut into whole "
+            "rows, and a build for 90a: c={} k={} p={} q={}",
+            s.c, s.k, s.p(), s.q());
+  WRN_CHECK(aligned16(a) && aligned16(b) && aligned16(out), "v5 with a tensor not 16-byte aligned");
+}
+
+CUtensorMap image_map(const bf16* images, int n, int h, int w, int c, const PixelBlocks& blocks,
+                      int box, int step) {
+  const std::int64_t pixel = std::int64_t{c} * 2, row = pixel * w, image = row * h;
+  return tensor_map(images, {{c, 2, box},
+                             {w, pixel, blocks.w * step, step},
+                             {h, row, blocks.h * step, step},
+                             {n, image, blocks.n}});
+}
+
+namespace {
+Row row_of(int box) { return static_cast<Row>(box * 2); }
+}  // namespace
+
+OperandView along_depth(int box, int rows) {
+  const auto row = static_cast<unsigned>(box) * 2, extent = static_cast<unsigned>(rows);
+  OperandView view{operand_layout(row_of(box), 8 * row, 16), {}, kUnit * row};
+  for (unsigned t = 0; t < kSteps; ++t) {
+    const unsigned begin = t * 32;  // bytes, were all of a slice in one row
+    view.step[t] = begin / row * row * extent + begin % row;
+  }
+  return view;
+}
+
+OperandView across_depth(int box, int chunk, int columns) {
+  const auto row = static_cast<unsigned>(box) * 2, deep = static_cast<unsigned>(chunk);
+  OperandView view{operand_layout(row_of(box), 8 * row, deep * row), {}, kUnit * deep * 2};
+  for (unsigned t = 0; t < kSteps; ++t) {
+    const unsigned begin = t * (kDepth / kSteps);
+    view.step[t] = begin / deep * deep * static_cast<unsigned>(columns) * 2 + begin % deep * row;
+  }
+  return view;
+}
+
+}  // namespace wrn::cuda::v5

@@ -1,0 +1,219 @@
+// v5's wgrad: D[(tap, c), k] = x, seen through its taps, times dy, both across the depth, which is
+// the pixels: a slice is a block of 64. Rows come in chunks of one tap's 64, 32 or 16 channels,
+// each a box of x. The pixels are split into parts, as many as make the device busy, whose sums are
+// added up in their order.
+#include "kernels/conv3x3/v5_hopper.cuh"
+
+namespace wrn::cuda::v5 {
+namespace {
+
+struct Wgrad {
+  CUtensorMap x, dy;
+  PixelBlocks blocks;
+  OperandView a, b;
+  int c, k, r, stride;
+  int box, chunks_of_tap;
+  int row_tiles, column_tiles, parts;
+  int blocks_of_part;
+  float* out;  // [parts, k, r r c]
+
+  __device__ int tiles() const { return parts * row_tiles * column_tiles; }
+  __device__ int slices(int part) const {
+    const int left = blocks.count - part * blocks_of_part;
+    return left < blocks_of_part ? left : blocks_of_part;
+  }
+};
+
+/// Tile number i. Tiles of the same pixels are neighbours and run at the same time.
+struct TilePlace {
+  int part, row, column;
+};
+__device__ TilePlace tile_place(const Wgrad& g, int i) {
+  const int line = i / g.column_tiles;
+  return {line / g.row_tiles, line % g.row_tiles, i % g.column_tiles};
+}
+
+template <int N>
+__device__ void load_tiles(const Wgrad& g, Shared<N>& shared) {
+  constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
+  Turn<N> turn;
+  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
+    const TilePlace place = tile_place(g, tile);
+    const int first_chunk = place.row * (kRows / g.box);
+    for (int slice = 0; slice < g.slices(place.part); ++slice) {
+      const int3 pixel = g.blocks.first(place.part * g.blocks_of_part + slice);
+      auto& stage = shared.stage[turn.stage];
+      Barrier& full = shared.full[turn.stage];
+      wait(shared.empty[turn.stage], turn.parity ^ 1);
+      arrive_expecting(full, sizeof stage);
+      int tap = first_chunk / g.chunks_of_tap;
+      int channel = (first_chunk - tap * g.chunks_of_tap) * g.box;
+      for (int row = 0; row < kRows; row += g.box) {
+        const int c = tap < g.r * g.r ? channel : g.c;  // behind the last tap: zeros
+        const int down = tap / g.r, right = tap - down * g.r;
+        load_box(stage.a + row * kDepth * 2, g.x, full, c, pixel.x * g.stride + right - g.r / 2,
+                 pixel.y * g.stride + down - g.r / 2, pixel.z);
+        channel += g.box;
+        if (channel >= g.c) {
+          channel = 0;
+          ++tap;
+        }
+      }
+      for (int p = 0; p < N; p += kPanel) {
+        load_box(stage.b + p * kDepth * 2, g.dy, full, place.column * N + p, pixel.x, pixel.y,
+                 pixel.z);
+      }
+      turn.next();
+    }
+  }
+}
+
+/// Straight from the registers, across: eight lanes of a warp have eight neighbouring rows of D,
+/// which are 32 bytes of dw.
+template <int N>
+__device__ void store_tile(const Sums<N>& sum, const Wgrad& g, const TilePlace& place,
+                           int consumer) {
+  const int rows = g.r * g.r * g.c;
+#pragma unroll
+  for (int u = 0; u < Tile<N>::kUnits; ++u) {
+    const int unit = (place.row * kConsumers + consumer) * Tile<N>::kUnits + u;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = unit * kUnit + place_of_sum(half * 2).y;
+      const int chunk = row / g.box, tap = chunk / g.chunks_of_tap;
+      const int channel = (chunk - tap * g.chunks_of_tap) * g.box + row % g.box;
+      if (tap >= g.r * g.r || channel >= g.c) continue;
+      float* out = g.out + std::int64_t{place.part} * g.k * rows + tap * g.c + channel;
+#pragma unroll
+      for (int i = 0; i < N / 2; ++i) {
+        if (i / 2 % 2 != half) continue;
+        const int column = place.column * N + place_of_sum(i).x;
+        if (column < g.k) out[std::int64_t{column} * rows] = sum[u][i];
+      }
+    }
+  }
+}
+
+template <int N>
+__global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constant__ Wgrad g) {
+#if WRN_HOPPER
+  auto& shared = shared_storage<Shared<N>>();
+  init(shared);
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  if (warpgroup == kConsumers) {
+    drop_registers<40>();
+    if (threadIdx.x % kWarpgroup == 0) load_tiles<N>(g, shared);
+    return;
+  }
+  take_registers<232>();
+  Turn<N> turn;
+  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
+    const TilePlace place = tile_place(g, tile);
+    const int slices = g.slices(place.part);
+    Sums<N> sum;
+    multiply<N, true, true>(sum, shared, turn, {slices, slices, kSteps}, g.a, g.b, warpgroup);
+    store_tile<N>(sum, g, place, warpgroup);
+  }
+#endif
+}
+
+/// dw = the sum of the parts, in their order. `size` is a multiple of 4.
+__global__ void add_parts_kernel(const float* partial, float* dw, int size, int parts) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 4;
+  if (i >= size) return;
+  Floats<4> sum{};
+  for (int z = 0; z < parts; ++z) {
+    const auto part = *reinterpret_cast<const Floats<4>*>(partial + std::int64_t{z} * size + i);
+    for (int j = 0; j < 4; ++j) sum.at[j] += part.at[j];
+  }
+  *reinterpret_cast<Floats<4>*>(dw + i) = sum;
+}
+
+/// How dw's product is cut: boxes of x as wide as makes the fewest tiles, and parts.
+struct Plan {
+  int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
+};
+
+template <typename T>
+Plan plan_for(T tile, const ConvShape& s, int multiprocessors) {
+  Plan plan{};
+  for (const int box : {64, 32, 16}) {
+    const auto chunks = static_cast<int>(divide_up(s.c, box));
+    const auto tiles =
+        static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, tile.kRows));
+    if (plan.box == 0 || tiles < plan.row_tiles) plan = {box, chunks, tiles, 0, 0, 0};
+  }
+  plan.column_tiles = static_cast<int>(divide_up(s.k, tile.kColumns));
+  // In cycles: a slice multiplies kRows x kColumns x 64 at 2048 a cycle; a part writes its sums and
+  // has them read again, at some 13 bytes a cycle of each multiprocessor.
+  const int tiles = plan.row_tiles * plan.column_tiles, blocks = PixelBlocks(s).count;
+  const std::int64_t slice = std::int64_t{tile.kRows} * (tile.kColumns + 32) * kDepth / 2048;
+  const std::int64_t reduction = 8 * s.w_size() / (13 * std::int64_t{multiprocessors});
+  std::int64_t least = -1;
+  for (int parts = 1; parts <= std::min(blocks, 4 * multiprocessors); ++parts) {
+    const std::int64_t each = divide_up(blocks, parts);
+    const std::int64_t cost =
+        divide_up(std::int64_t{tiles} * parts, multiprocessors) * each * slice +
+        (parts > 1 ? parts * reduction : 0);
+    if (least >= 0 && cost >= least) continue;
+    least = cost;
+    plan.blocks_of_part = static_cast<int>(each);
+    plan.parts = static_cast<int>(divide_up(blocks, each));
+  }
+  return plan;
+}
+
+/// Calls f(tile, plan).
+template <typename F>
+auto with_plan(const ConvShape& s, Context& context, F f) {
+  const int multiprocessors = context.runtime().device.multiProcessorCount;
+  // So many rows that only the columns count: the parts fill the device anyway.
+  constexpr std::int64_t kManyUnits = 1 << 20;
+  return with_tile(kManyUnits, s.k, multiprocessors,
+                   [&](auto tile) { return f(tile, plan_for(tile, s, multiprocessors)); });
+}
+
+}  // namespace
+
+void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context& context) {
+  check(s, x, dy, dw, context);
+  with_plan(s, context, [&](auto tile, const Plan& plan) {
+    constexpr int N = tile.kColumns;
+    WRN_CHECK(plan.parts == 1 || context.workspace != nullptr, "wgrad without a workspace");
+    const PixelBlocks blocks(s);
+    auto* partial = reinterpret_cast<float*>(context.workspace);
+    const Wgrad g{image_map(x, s.n, s.h, s.w, s.c, blocks, plan.box, s.stride),
+                  image_map(dy, s.n, s.p(), s.q(), s.k, blocks, tile.kPanel, 1),
+                  blocks,
+                  across_depth(plan.box, kDepth, tile.kRows),
+                  across_depth(tile.kPanel, kDepth, N),
+                  s.c,
+                  s.k,
+                  s.r,
+                  s.stride,
+                  plan.box,
+                  plan.chunks_of_tap,
+                  plan.row_tiles,
+                  plan.column_tiles,
+                  plan.parts,
+                  plan.blocks_of_part,
+                  plan.parts > 1 ? partial : dw};
+    const int tiles = plan.parts * plan.row_tiles * plan.column_tiles;
+    const int grid = std::min(tiles, context.runtime().device.multiProcessorCount);
+    launch(WRN_KERNEL(wgrad_kernel<N>), static_cast<unsigned>(grid), kThreads, sizeof(Shared<N>),
+           context, g);
+    if (plan.parts == 1) return;
+    constexpr unsigned kAdders = 256;
+    const auto size = static_cast<int>(s.w_size());
+    launch(WRN_KERNEL(add_parts_kernel), static_cast<unsigned>(divide_up(size / 4, kAdders)),
+           kAdders, 0, context, partial, dw, size, plan.parts);
+  });
+}
+
+std::size_t wgrad_workspace(const ConvShape& s, Context& context) {
+  return with_plan(s, context, [&](auto, const Plan& plan) {
+    return plan.parts > 1 ? wgrad_partial_bytes(s, plan.parts) : 0;
+  });
+}
+
+}  // namespace wrn::cuda::v5

@@ -1,0 +1,25 @@
+// How the copying machinery of sm_90 sees a tensor: made on the host, passed to kernels as
+// `const __grid_constant__`.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/bf16.h"
+
+namespace wrn::cuda {
+
+/// One dimension, the innermost first: its elements, the bytes from one to the next (a multiple of
+/// 16; not asked for in the innermost), and the box's part in it: `box` elements, `step` apart.
+struct MapDimension {
+  std::int64_t size, bytes;
+  int box, step = 1;
+};
+
+/// A map of bf16, with the 16-byte groups of a box placed as Row says (hopper.cuh): the innermost
+/// `box` is 16, 32 or 64 elements. Throws where the driver refuses.
+CUtensorMap tensor_map(const bf16* tensor, const std::vector<MapDimension>& dimensions);
+
+}  // namespace wrn::cuda

@@ -1,0 +1,164 @@
+// v5 of the convolution: every width of tile, ring position and channel remainder that it has, in
+// every direction, against the double-precision oracle; and the same bits with every seed. The
+// ladder's test (test_cuda_conv.cpp) holds it to the other versions' shapes.
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+
+#include "catch.h"
+#include "device_array.h"
+#include "kernels/conv3x3/ladder.h"
+#include "kernels/error.h"
+#include "kernels/tensor_map.h"
+#include "oracle.h"
+#if defined(WRN_EMULATED)
+#include "simt/simt.h"
+#endif
+
+using namespace wrn;
+using oracle::Values;
+
+namespace {
+
+enum class Direction { kFprop, kDgrad, kWgrad };
+
+const char* name(Direction d) {
+  return d == Direction::kFprop ? "fprop" : d == Direction::kDgrad ? "dgrad" : "wgrad";
+}
+
+/// Random inputs as bf16, the exact result, and the sum of the products' magnitudes.
+struct Problem {
+  Problem(Direction direction_, const ConvShape& shape_) : direction(direction_), shape(shape_) {
+    const std::int64_t sizes[] = {direction == Direction::kDgrad ? shape.y_size() : shape.x_size(),
+                                  direction == Direction::kWgrad ? shape.y_size() : shape.w_size()};
+    std::mt19937 generator(static_cast<unsigned>(shape.macs() + shape.c));
+    std::normal_distribution<float> normal;
+    Values exact[2], magnitude[2];
+    for (int i = 0; i < 2; ++i) {
+      for (std::int64_t j = 0; j < sizes[i]; ++j) {
+        input[i].push_back(to_bf16(normal(generator)));
+        exact[i].push_back(to_float(input[i].back()));
+        magnitude[i].push_back(std::abs(exact[i].back()));
+      }
+    }
+    expected = compute(exact);
+    magnitudes = compute(magnitude);
+  }
+  Values compute(const Values (&in)[2]) const {
+    if (direction == Direction::kFprop) return oracle::conv(in[0], in[1], shape);
+    if (direction == Direction::kDgrad) return oracle::conv_dgrad(in[0], in[1], shape);
+    return oracle::conv_wgrad(in[0], in[1], shape);
+  }
+
+  Direction direction;
+  ConvShape shape;
+  std::vector<bf16> input[2];
+  Values expected, magnitudes;
+};
+
+std::vector<float> run(const Problem& problem, Context& context) {
+  const DeviceArray<bf16> a(problem.input[0]), b(problem.input[1]);
+  const std::size_t size = problem.expected.size();
+  if (problem.direction == Direction::kWgrad) {
+    const DeviceArray<float> dw(size);
+    const Workspace workspace(cuda::v5::wgrad_workspace(problem.shape, context), context);
+    cuda::v5::wgrad(a, b, dw, problem.shape, context);
+    return dw.read();
+  }
+  const DeviceArray<bf16> out(size);
+  (problem.direction == Direction::kFprop ? cuda::v5::fprop : cuda::v5::dgrad)(
+      a, b, out, problem.shape, context);
+  std::vector<float> result;
+  for (const bf16 value : out.read()) result.push_back(to_float(value));
+  return result;
+}
+
+/// fp32 sums, in an order and with a rounding that tensor cores choose, and the rounding to bf16.
+void check(const std::vector<float>& got, const Problem& problem) {
+  const double store = problem.direction == Direction::kWgrad ? 0 : 0x1p-8;
+  REQUIRE(got.size() == problem.expected.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const double allowed = store * std::abs(problem.expected[i]) + 1e-5 * problem.magnitudes[i];
+    if (std::isfinite(got[i]) && std::abs(got[i] - problem.expected[i]) <= allowed) continue;
+    FAIL("first bad " << i << ": " << got[i] << " instead of " << problem.expected[i]);
+  }
+}
+
+/// n, h, w, c, k, r, stride: on one multiprocessor, every width of tile in every direction;
+/// channels of every box, with and without a rest; images of every cut (several blocks an image,
+/// one, small ones together, wider than 64, a last block that reaches beyond); ragged batches;
+/// several tiles in a block of threads; phases of dgrad without taps.
+const ConvShape kShapes[] = {
+    {1, 8, 8, 64, 64, 3, 1},    {1, 8, 8, 160, 160, 3, 1}, {2, 8, 8, 192, 192, 1, 1},
+    {1, 16, 16, 192, 32, 3, 2}, {5, 4, 4, 128, 256, 1, 1}, {1, 8, 8, 256, 16, 3, 1},
+    {1, 8, 8, 16, 256, 3, 1},   {1, 32, 32, 16, 16, 3, 1}, {2, 16, 16, 16, 160, 3, 2},
+    {5, 8, 8, 24, 40, 3, 1},    {3, 4, 4, 32, 96, 3, 1},   {1, 10, 16, 32, 16, 3, 1},
+    {2, 16, 16, 96, 32, 1, 2},  {1, 3, 128, 8, 16, 3, 1},  {1, 15, 31, 16, 24, 3, 2},
+    {1, 2, 64, 40, 8, 3, 2},    {9, 16, 16, 16, 24, 3, 1}, {1, 1, 1, 8, 8, 3, 2}};
+
+/// The result with one seed and number of multiprocessors, which only the emulation has.
+std::vector<float> run_with(const Problem& problem, [[maybe_unused]] unsigned seed,
+                            [[maybe_unused]] int multiprocessors) {
+#if defined(WRN_EMULATED)
+  cuda::simt::set_seed(seed);
+  cuda::simt::set_multiprocessors(multiprocessors);
+#endif
+  Context context(Device::kCuda);
+  return run(problem, context);
+}
+
+void check_all(Direction direction) {
+  if (!cuda::v5::supports(kShapes[0], *std::make_unique<Context>(Device::kCuda))) {
+    WARN("not compute capability 9.0, or a build without 90a");
+    return;
+  }
+  for (const ConvShape& s : kShapes) {
+    INFO(name(direction) << " n=" << s.n << " h=" << s.h << " w=" << s.w << " c=" << s.c
+                         << " k=" << s.k << " r=" << s.r << " stride=" << s.stride);
+    const Problem problem(direction, s);
+    const std::vector<float> first = run_with(problem, 1, 1);
+    check(first, problem);
+    for (const unsigned seed : {5, 9}) {  // the other poisons and moments of effects
+      const std::vector<float> again = run_with(problem, seed, 1);
+      REQUIRE(std::memcmp(again.data(), first.data(), first.size() * sizeof(float)) == 0);
+    }
+    check(run_with(problem, 3, 4), problem);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("v5's fprop is right, and the same with every seed") { check_all(Direction::kFprop); }
+TEST_CASE("v5's dgrad is right, and the same with every seed") { check_all(Direction::kDgrad); }
+TEST_CASE("v5's wgrad is right, and the same with every seed") { check_all(Direction::kWgrad); }
+
+TEST_CASE("v5 refuses what it cannot do") {
+  Context context(Device::kCuda);
+  const DeviceArray<bf16> tensor(4096);
+  const auto refused = [&](const ConvShape& s, std::size_t shift = 0) {
+    CHECK_THROWS_AS(cuda::v5::fprop(tensor + shift, tensor, tensor, s, context), Error);
+    CHECK_THROWS_AS(cuda::v5::dgrad(tensor + shift, tensor, tensor, s, context), Error);
+    DeviceArray<float> dw(4096);
+    CHECK_THROWS_AS(cuda::v5::wgrad(tensor + shift, tensor, dw, s, context), Error);
+  };
+  refused({1, 8, 8, 12, 8, 3, 1});
+  refused({1, 8, 8, 8, 20, 3, 1});
+  refused({1, 7, 5, 8, 8, 3, 1});   // 5 does not divide 64
+  refused({1, 3, 16, 8, 8, 3, 1});  // 3 rows of 16 are no part of 64 pixels
+  refused({1, 8, 8, 8, 8, 5, 1});
+  refused({1, 8, 8, 8, 8, 3, 1}, 4);
+  CHECK_FALSE(cuda::v5::supports({1, 7, 5, 8, 8, 3, 1}, context));
+}
+
+TEST_CASE("a tensor map that the driver refuses is an error that names it") {
+  const DeviceArray<bf16> tensor(4096);
+  std::string message;
+  try {
+    static_cast<void>(cuda::tensor_map(tensor, {{64, 2, 64}, {64, 120, 64}}));
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  CHECK(message.starts_with("cuTensorMapEncodeTiled: error 1 for 0x"));
+  CHECK_THROWS_AS(cuda::tensor_map(tensor, {{64, 2, 48}, {64, 128, 64}}), Error);
+}
