@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs a compilation by nvcc and keeps what ptxas says of registers and spills beside the object, as
-# OBJECT.ptxas, for tests/ptxas.py; and what it does to wgmma and setmaxnreg, its numbered messages. CMake puts it in front of every CUDA compilation.
+# Runs a compilation by nvcc and keeps what ptxas says beside the object, as OBJECT.ptxas, for
+# tests/ptxas.py: registers, spills, and its numbered messages. CMake puts it in front of every CUDA
+# compilation.
 object=
 previous=
 for argument in "$@"; do

@@ -3,12 +3,11 @@
 //
 // Three kinds of machinery work beside a block's threads, and a Barrier (mbarrier) or a group says
 // when they are done:
-//   the tensor memory accelerator   copies boxes of a tensor that a CUtensorMap describes to and
-//   from
-//                                   shared memory (load_box, store_box)
-//   the tensor cores, by wgmma      multiply two tiles in shared memory into the registers of a
-//                                   warpgroup, four warps (wgmma)
-//   setmaxnreg                      moves registers from one warpgroup to another
+//   tensor memory accelerator   copies boxes of a tensor, which a CUtensorMap describes, to and from
+//                               shared memory (load_box, store_box)
+//   tensor cores, by wgmma      multiply two tiles in shared memory into the registers of four
+//                               warps, a warpgroup (wgmma)
+//   setmaxnreg                  moves registers from one warpgroup to another
 // The first two see shared memory by the "asynchronous proxy": what a thread has stored itself is
 // theirs to read only after fence_async_proxy().
 #pragma once

@@ -4,9 +4,9 @@
   ptxas.py BUILD_DIRECTORY [--write]
 
 Reads what cmake/ptxas_log.sh kept beside each object of a build, and compares it with
-tests/ptxas.md: a kernel that spills, that is new, gone, or whose registers changed is an error. So is what ptxas
-says where it does not follow the code: it ignores setmaxnreg (C7508), or puts wgmma's fences and waits
-where it sees none, or one after the other what should overlap (C7509-C7519).
+tests/ptxas.md: a kernel that spills, that is new, gone, or whose registers changed is an error. So
+is a message of ptxas that it does not do as the code says: it ignores setmaxnreg (C7508), adds fences
+and waits to wgmma, or lets products follow each other that should overlap (C7509-C7519).
 --write writes the table anew instead (a spill stays an error). The table is of one version of nvcc,
 named in it; with another one the kernels are only checked for spills.
 """
