@@ -120,6 +120,7 @@ void run_shape(const NamedConv& conv, const Options& options, Context& context,
     for (const cuda::ConvVersion& version : cuda::kConvLadder) {
       const bool first = &version == cuda::kConvLadder;
       if (!first && std::string(version.name).find(options.only) == std::string::npos) continue;
+      if (!version.supports(s, context)) continue;
       const Tensors tensors(version, direction, s, context);
       const Memory workspace(wgrad ? version.wgrad_workspace(s, context) : 0);
       context.workspace = workspace.data();

@@ -102,7 +102,7 @@ std::vector<float> run_with(const Problem& problem, [[maybe_unused]] unsigned se
                             [[maybe_unused]] int multiprocessors) {
 #if defined(WRN_EMULATED)
   cuda::simt::set_seed(seed);
-  cuda::simt::set_multiprocessors(multiprocessors);
+  cuda::simt::set_device(multiprocessors, 9);
 #endif
   Context context(Device::kCuda);
   return run(problem, context);
@@ -150,6 +150,25 @@ TEST_CASE("v5 refuses what it cannot do") {
   refused({1, 8, 8, 8, 8, 3, 1}, 4);
   CHECK_FALSE(cuda::v5::supports({1, 7, 5, 8, 8, 3, 1}, context));
 }
+
+#if defined(WRN_EMULATED)
+TEST_CASE("v5 names the GPU that it is not for") {
+  cuda::simt::set_device(4, 8);
+  Context context(Device::kCuda);
+  const DeviceArray<bf16> tensor(4096);
+  const ConvShape shape{1, 8, 8, 8, 8, 3, 1};
+  std::string message;
+  try {
+    cuda::v5::fprop(tensor, tensor, tensor, shape, context);
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  cuda::simt::set_device(4, 9);
+  CHECK(message.starts_with(
+      "v5 of the convolutions is for compute capability 9.0, and the emulated GPU has 8.0"));
+  CHECK_FALSE(cuda::v5::supports(shape, context));
+}
+#endif
 
 TEST_CASE("a tensor map that the driver refuses is an error that names it") {
   const DeviceArray<bf16> tensor(4096);

@@ -59,6 +59,8 @@ enum class ConvInputs { kFp32, kTf32, kBf16 };
 
 using ConvLauncher = void(const void*, const void*, void*, const ConvShape&, Context&);
 using ConvWorkspace = std::size_t(const ConvShape&, Context&);
+using ConvSupports = bool(const ConvShape&, Context&);
+inline bool every_shape(const ConvShape&, Context&) { return true; }
 
 /// fprop and dgrad need no workspace in any version.
 struct ConvVersion {
@@ -66,6 +68,7 @@ struct ConvVersion {
   ConvInputs inputs;
   ConvLauncher *fprop, *dgrad, *wgrad;
   ConvWorkspace* wgrad_workspace;
+  ConvSupports* supports;
 };
 
 template <typename In, typename Out>
@@ -77,9 +80,10 @@ void untyped(const void* a, const void* b, void* out, const ConvShape& shape, Co
 }
 template <typename T, TypedConvLauncher<T, T>* fprop, TypedConvLauncher<T, T>* dgrad,
           TypedConvLauncher<T, float>* wgrad>
-constexpr ConvVersion conv_version(const char* name, ConvInputs inputs, ConvWorkspace* workspace) {
-  return {name,     inputs, untyped<T, T, fprop>, untyped<T, T, dgrad>, untyped<T, float, wgrad>,
-          workspace};
+constexpr ConvVersion conv_version(const char* name, ConvInputs inputs, ConvWorkspace* workspace,
+                                   ConvSupports* supports = every_shape) {
+  return {name,      inputs,  untyped<T, T, fprop>, untyped<T, T, dgrad>, untyped<T, float, wgrad>,
+          workspace, supports};
 }
 
 inline constexpr ConvVersion kConvLadder[] = {
@@ -95,6 +99,8 @@ inline constexpr ConvVersion kConvLadder[] = {
                                                          v4::wgrad_workspace),
     conv_version<bf16, v4::fprop, v4::dgrad, v4::wgrad>("v4 tensor cores, bf16", ConvInputs::kBf16,
                                                         v4::wgrad_workspace),
+    conv_version<bf16, v5::fprop, v5::dgrad, v5::wgrad>("v5 Hopper, bf16", ConvInputs::kBf16,
+                                                        v5::wgrad_workspace, v5::supports),
 };
 
 }  // namespace wrn::cuda

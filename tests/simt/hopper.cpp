@@ -57,8 +57,10 @@ void complete_if_due(MBarrier& b) {
   if (b.pending != 0 || b.bytes != 0) return;
   ++b.phase;
   b.pending = b.count;
-  b.woken.insert(b.woken.end(), b.waiting.begin(), b.waiting.end());
-  for (const std::size_t thread : b.waiting) wake(thread);
+  for (const std::size_t thread : b.waiting) {
+    b.woken.add(thread);
+    wake(thread);
+  }
   b.waiting.clear();
 }
 
@@ -83,14 +85,16 @@ void init_barrier(const std::uint64_t& barrier, unsigned count, Where where) {
     if (b->at == &barrier) fail_at("mbarrier.init", where, "of one that is in use");
   }
   if (count == 0) fail_at("mbarrier.init", where, "with a count of 0");
-  auto* b = new MBarrier;
-  b->next.resize(hopper().threads, kNone);
-  b->waiting.reserve(hopper().threads);
-  b->woken.reserve(hopper().threads);
+  static std::uint32_t made = 0;
+  if (hopper().barriers.empty()) made = 0;
+  if (made == Hopper::kMostBarriers)
+    fail_at("mbarrier.init", where, "of more than there is room for");
+  auto* b = new MBarrier(hopper().threads);
+  b->number = made++;
   b->at = &barrier;
   b->count = b->pending = count;
   b->by = thread_index();
-  hopper().barriers.push_back(b);
+  hopper().barriers.add(b);
 }
 
 void fence_barrier_init() {
@@ -123,9 +127,9 @@ void wait(const std::uint64_t& barrier, unsigned parity, Where where) {
   }
   if (b.phase <= wanted) {
     const std::size_t self = thread_index();
-    b.waiting.push_back(self);
+    b.waiting.add(self);
     park(BarrierWait(b, where, wanted));
-    b.woken.erase(std::find(b.woken.begin(), b.woken.end(), self));
+    b.woken.remove(self);
   }
   if (__tsan_acquire) __tsan_acquire(&b);
 }
@@ -180,6 +184,12 @@ namespace {
 constexpr const char* kLoad = "cp.async.bulk.tensor to shared memory";
 constexpr const char* kStore = "cp.async.bulk.tensor to global memory";
 
+/// Not by memcpy, of which ThreadSanitizer knows.
+void copy_element(char* to, const char* from) {
+  to[0] = from[0];
+  to[1] = from[1];
+}
+
 /// A box between a tensor and shared memory.
 struct Box {
   TensorMap map;
@@ -227,14 +237,15 @@ Box make_box(const CUtensorMap_st& map, const void* shared, std::initializer_lis
              const char* what, const Where& where) {
   Box box;
   box.shared = static_cast<char*>(const_cast<void*>(shared));
-  std::memcpy(&box.map, &map, sizeof box.map);
+  box.map = reinterpret_cast<const TensorMap&>(map);
   if (box.map.magic != TensorMap::kMagic) fail_at(what, where, "by what is no tensor map");
   if (box.map.rank != static_cast<int>(coordinates.size())) {
     fail_at(what, where,
             "of " + std::to_string(coordinates.size()) + " coordinates by a map of " +
                 std::to_string(box.map.rank));
   }
-  std::copy(coordinates.begin(), coordinates.end(), box.coordinate);
+  int rank = 0;
+  for (const int c : coordinates) box.coordinate[rank++] = c;
   const unsigned pattern = box.map.swizzle_bytes * 8;
   if (shared_address(shared) % pattern != 0) {
     fail_at(what, where,
@@ -257,8 +268,7 @@ struct Load : Effect {
     box.for_each_group([&](char* to, const char* from, std::int64_t c, bool inside) {
       for (int e = 0; e < 8; ++e) {
         const bool real = inside && c + e >= 0 && c + e < box.map.size(0);
-        if (real) std::memcpy(to + 2 * e, from + 2 * e, 2);
-        if (!real) std::memset(to + 2 * e, 0, 2);
+        copy_element(to + 2 * e, real ? from + 2 * e : "\0");
       }
       Shadow& shadow = *shadow_of(to);
       --shadow.loads;
@@ -281,8 +291,7 @@ void start_load(void* shared, const CUtensorMap_st& map, const void* at,
   Load* load = Load::loads().take();
   load->box = make_box(map, shared, coordinates, kLoad, where);
   load->barrier = &barrier;
-  load->number =
-      static_cast<std::uint32_t>(shared_offset(at) / 8 * 1000 + barrier.phase % 1000) + 1;
+  load->number = load_number(barrier);
   load->box.for_each_group([&](char* to, const char* from, std::int64_t c, bool inside) {
     Shadow& shadow = *shadow_of(to);
     if (shadow.reads > 0) {
@@ -308,7 +317,7 @@ struct Store : Effect {
     box.for_each_group([&](char* from, const char* to, std::int64_t c, bool inside) {
       for (int e = 0; e < 8; ++e) {
         const bool real = inside && c + e < box.map.size(0);
-        if (real) std::memcpy(const_cast<char*>(to) + 2 * e, from + 2 * e, 2);
+        if (real) copy_element(const_cast<char*>(to) + 2 * e, from + 2 * e);
       }
       --shadow_of(from)->reads;
     });
@@ -372,7 +381,7 @@ void set_registers(int count, bool more, Where where) {
     fail_at(what, where, "to " + std::to_string(count) + " from " + std::to_string(own));
   }
   while (count - own > state.free_registers) {
-    state.want_registers.push_back(thread_index());
+    state.want_registers.add(thread_index());
     park(RegisterWait(where, count));
   }
   state.free_registers -= count - own;

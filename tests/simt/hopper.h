@@ -7,8 +7,9 @@
 // been waited for.
 //
 // Stricter than the device: a thread that waits for a barrier waits for each of its phases, in
-// order; all that one product reads of an operand was brought in one phase of one barrier; operands
-// begin where a pattern of 8 rows begins; a wait for stores waits for their writes, too.
+// order; what a product reads of an operand was brought in one phase of one barrier, and a thread
+// of the warpgroup has waited for it; operands begin where a pattern of 8 rows begins; a wait for
+// stores waits for their writes, too.
 #pragma once
 
 #include <cstdint>

@@ -38,17 +38,53 @@ class Pool {
   T* first_ = nullptr;
 };
 
-/// The vectors have room for all threads from the start, for the reason above.
+/// A list with all its room from the start, for the reason above; and a template of our own, as a
+/// vector of numbers could be linked from a file that is instrumented.
+template <typename T>
+class List {
+ public:
+  explicit List(std::size_t room) : items_(new T[room]()) {}
+  ~List() { delete[] items_; }
+  List(const List&) = delete;
+  List& operator=(const List&) = delete;
+  T& operator[](std::size_t i) { return items_[i]; }
+  T* begin() { return items_; }
+  T* end() { return items_ + count_; }
+  bool empty() const { return count_ == 0; }
+  void add(T item) { items_[count_++] = item; }
+  void remove(T item) {
+    for (T& each : *this) {
+      if (each != item) continue;
+      each = items_[--count_];
+      return;
+    }
+  }
+  void clear() { count_ = 0; }
+
+ private:
+  T* items_;
+  std::size_t count_ = 0;
+};
+
 struct MBarrier {
+  explicit MBarrier(std::size_t threads) : next(threads), waiting(threads), woken(threads) {
+    for (std::size_t t = 0; t < threads; ++t) next[t] = kNone;
+  }
   const void* at;
+  std::uint32_t number;  // among the block's
   std::int64_t phase = 0, bytes = 0;
   unsigned count, pending;
   bool fenced = false;
-  std::size_t by;                    // which thread initialised it
-  std::vector<std::int64_t> next;    // of each thread, the phase that it waits for next
-  std::vector<std::size_t> waiting;  // threads, and those that have not run since they were woken
-  std::vector<std::size_t> woken;
+  std::size_t by;             // which thread initialised it
+  List<std::int64_t> next;    // of each thread, the phase that it waits for next
+  List<std::size_t> waiting;  // threads
+  List<std::size_t> woken;    // those that have not run since
 };
+
+/// Which phase of which barrier brought something: never 0, nor kGeneric.
+inline std::uint32_t load_number(const MBarrier& barrier) {
+  return (barrier.number + 1) << 20 | static_cast<std::uint32_t>(barrier.phase & 0xFFFFF);
+}
 
 /// A thread's own access to shared memory that no proxy fence has followed.
 struct Access {
@@ -70,22 +106,22 @@ struct Hopper : BlockState {
       : threads(std::size_t{current->block_dim.x} * current->block_dim.y * current->block_dim.z),
         unfenced(threads),
         registers(threads),
+        want_registers(threads),
         warpgroups((threads + 127) / 128) {
     // As ptxas gives a kernel of one block an SM, which setmaxnreg asks for.
     const int each = static_cast<int>(std::min<std::size_t>(65536 / threads, 255)) / 8 * 8;
-    for (int& count : registers) count = each;
-    want_registers.reserve(threads);
-    barriers.reserve(256);
+    for (std::size_t t = 0; t < threads; ++t) registers[t] = each;
   }
   ~Hopper() override {
     for (MBarrier* barrier : barriers) delete barrier;
   }
+  static constexpr std::size_t kMostBarriers = 256;
   std::size_t threads;
-  std::vector<MBarrier*> barriers;
+  List<MBarrier*> barriers{kMostBarriers};
   std::vector<std::vector<Access>> unfenced;  // by thread
-  std::vector<int> registers;
+  List<int> registers;
   int free_registers = 0;
-  std::vector<std::size_t> want_registers;
+  List<std::size_t> want_registers;
   std::vector<WarpgroupState> warpgroups;
 };
 Hopper& hopper();

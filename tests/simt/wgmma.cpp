@@ -86,10 +86,14 @@ const char* pointer_to(unsigned address) {
   return static_cast<const char*>(shared_begin()) + (address - kWindow);
 }
 
-/// Out of line and without instrumentation: nearly all of the emulation's arithmetic is here.
-__attribute__((noinline, no_sanitize("address", "undefined"), optimize("O3"))) void multiply_tile(
-    int n, const float (*a)[64], const float (*b)[256], float (*d)[256]) {
+/// Out of line and without instrumentation: nearly all of the emulation's arithmetic is here. (And
+/// without memset, of which ThreadSanitizer knows.)
+__attribute__((noinline, no_sanitize("address", "undefined"),
+               optimize("O3", "no-tree-loop-distribute-patterns"))) void
+multiply_tile(int n, bool accumulate, const float (*a)[64], const float (*b)[256],
+              float (*d)[256]) {
   for (int m = 0; m < 64; ++m) {
+    for (int i = 0; i < n && !accumulate; ++i) d[m][i] = 0;
     for (int k = 0; k < 16; ++k) {
       const float factor = a[k][m];
       for (int i = 0; i < n; ++i) d[m][i] += factor * b[k][i];
@@ -115,9 +119,7 @@ void run_product(PendingProduct& pending) {
   const Where nowhere;
   read<64>(Operand(p.a, p.mn_a, nowhere), 64, a);
   read<256>(Operand(p.b, p.mn_b, nowhere), p.n, b);
-  if (!p.accumulate)
-    std::memset(pending.accumulators->value, 0, sizeof pending.accumulators->value);
-  multiply_tile(p.n, a, b, pending.accumulators->value);
+  multiply_tile(p.n, p.accumulate, a, b, pending.accumulators->value);
   pending.has_run = true;
 }
 
@@ -125,6 +127,17 @@ Pool<PendingProduct> pending_products;
 Pool<Accumulators> all_accumulators;
 
 WarpgroupState& own_warpgroup() { return hopper().warpgroups[thread_index() / 128]; }
+
+/// Whether some thread of the warpgroup has waited for what came as `load`.
+bool has_waited_for(std::uint32_t load) {
+  if (load == kGeneric) return true;
+  MBarrier& barrier = *hopper().barriers[(load >> 20) - 1];
+  const std::size_t first = thread_index() / 128 * 128;
+  for (std::size_t t = first; t < first + 128; ++t) {
+    if (barrier.next[t] > static_cast<std::int64_t>(load & 0xFFFFF)) return true;
+  }
+  return false;
+}
 
 /// What the product reads has come, in one phase of one barrier, and is fenced; notes the reads.
 void check_operand(const Operand& operand, int extent, const char* name, PendingProduct& pending,
@@ -145,7 +158,12 @@ void check_operand(const Operand& operand, int extent, const char* name, Pending
       fail(address, "which was stored with no fence.proxy.async since");
     }
     if (shadow.load == 0) fail(address, "where nothing has been written");
-    if (i == 0 && k == 0) load = shadow.load;
+    if (i == 0 && k == 0) {
+      load = shadow.load;
+      if (!has_waited_for(load)) {
+        fail(address, "which came in a phase that no thread of the warpgroup has waited for");
+      }
+    }
     if (shadow.load != load)
       fail(address, "which is of another tile than the operand's first bytes");
     ++shadow.reads;
