@@ -37,9 +37,11 @@ constexpr int kMostParts = 4;
 template <int N>
 struct Tile {
   static constexpr int kColumns = N;
-  static constexpr int kUnits = N > 192 ? 1 : 2;
+  static constexpr int kUnits = N > 160 ? 1 : 2;
   static constexpr int kRows = kConsumers * kUnits * kUnit;
-  static constexpr int kStages = N > 128 ? 3 : 4;
+  /// As many as there is room for, beside `out` and the barriers, but 4 are enough.
+  static constexpr int kStages =
+      std::min(4, (227 * 1024 - kConsumers * kUnit * N * 2 - 1024) / ((kRows + N) * kDepth * 2));
   /// The width of boxes along the columns.
   static constexpr int kPanel = N % 64 == 0 ? 64 : N % 32 == 0 ? 32 : 16;
 };
@@ -139,10 +141,7 @@ __device__ void multiply(Sums<N>& sum, Shared<N>& shared, Turn<N>& turn, const S
     if (in_period == slices.period) in_period = 0;
     auto& stage = shared.stage[turn.stage];
     wait(shared.full[turn.stage], turn.parity);
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      if (step >= steps) break;
-      begin_products(sum);  // in every branch, or ptxas adds its own
+    const auto multiply_step = [&](int step) {
 #pragma unroll
       for (int u = 0; u < Tile<N>::kUnits; ++u) {
         const int unit = consumer * Tile<N>::kUnits + u;
@@ -150,8 +149,21 @@ __device__ void multiply(Sums<N>& sum, Shared<N>& shared, Turn<N>& turn, const S
                                      operand(a.layout, stage.a, a.step[step] + unit * a.unit),
                                      operand(b.layout, stage.b, b.step[step]), true);
       }
+    };
+    // One path from fence to group, or ptxas adds a fence: a short slice's steps are multiplied one
+    // by one.
+    if (steps == kSteps) {
+      begin_products(sum);
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) multiply_step(step);
+      commit_products();
+    } else {
+      for (int step = 0; step < steps; ++step) {
+        begin_products(sum);
+        multiply_step(step);
+        commit_products();
+      }
     }
-    commit_products();
     // The slice before this one has been multiplied: its place is free.
     wait_for_products<1>(sum);
     if (slice > 0 && arrives) arrive(shared.empty[before]);
