@@ -3,9 +3,8 @@
 //
 // Three kinds of machinery work beside a block's threads, and a Barrier (mbarrier) or a group says
 // when they are done:
-//   tensor memory accelerator   copies boxes of a tensor, which a CUtensorMap describes, to and
-//   from
-//                               shared memory (load_box, store_box)
+//   tensor memory accelerator   copies boxes of a tensor, which a CUtensorMap describes, between
+//                               global and shared memory (load_box, store_box)
 //   tensor cores, by wgmma      multiply two tiles in shared memory into the registers of four
 //                               warps, a warpgroup (wgmma)
 //   setmaxnreg                  moves registers from one warpgroup to another

@@ -39,7 +39,9 @@ struct Tile {
   static constexpr int kColumns = N;
   static constexpr int kUnits = N > 160 ? 1 : 2;
   static constexpr int kRows = kConsumers * kUnits * kUnit;
-  static constexpr int kStages = N > 128 ? 3 : 4;
+  /// As many as there is room for, beside `out` and the barriers, but 4 are enough.
+  static constexpr int kStages =
+      std::min(4, (227 * 1024 - kConsumers * kUnit * N * 2 - 1024) / ((kRows + N) * kDepth * 2));
   /// The width of boxes along the columns.
   static constexpr int kPanel = N % 64 == 0 ? 64 : N % 32 == 0 ? 32 : 16;
 };

@@ -17,8 +17,9 @@ struct Wgrad {
   int blocks_of_part;
   float* out;  // [parts, k, r r c]
 
-  __device__ int tiles() const { return parts * row_tiles * column_tiles; }
-  __device__ int slices(int part) const {
+  // In code for older GPUs nobody calls these.
+  [[maybe_unused]] __device__ int tiles() const { return parts * row_tiles * column_tiles; }
+  [[maybe_unused]] __device__ int slices(int part) const {
     const int left = blocks.count - part * blocks_of_part;
     return left < blocks_of_part ? left : blocks_of_part;
   }
@@ -28,7 +29,7 @@ struct Wgrad {
 struct TilePlace {
   int part, row, column;
 };
-__device__ TilePlace tile_place(const Wgrad& g, int i) {
+[[maybe_unused]] __device__ TilePlace tile_place(const Wgrad& g, int i) {
   const int line = i / g.column_tiles;
   return {line / g.row_tiles, line % g.row_tiles, i % g.column_tiles};
 }
