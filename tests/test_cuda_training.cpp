@@ -250,6 +250,14 @@ TEST_CASE("training steps in fp32, tf32 and bf16 are those of double precision, 
   }
 }
 
+#if defined(WRN_EMULATED)
+TEST_CASE("so are steps in bf16 on a GPU older than Hopper, by other kernels") {
+  cuda::simt::set_device(4, 8);
+  check_steps("wrn-10-1", 2, Training::kSteps, Precision::kBf16);
+  cuda::simt::set_device(4, 9);
+}
+#endif
+
 TEST_CASE("a loss that is not finite leaves the weights, their copies and statistics alone") {
   Training training(parse_model("wrn-7-1-l1"), 2, false, Device::kCuda, Precision::kBf16);
   const Parameters& p = training.model().parameters();

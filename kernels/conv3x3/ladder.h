@@ -46,7 +46,8 @@ std::size_t wgrad_workspace(const ConvShape&, Context&);
 }  // namespace v4
 
 namespace v5 {  // bf16, on compute capability 9.0
-/// Whether v5 takes the shape on the context's device. The tensors must be 16-byte aligned.
+/// Whether v5 takes the shape on the context's device; throws where it is none. The tensors must be
+/// 16-byte aligned.
 bool supports(const ConvShape&, Context&);
 void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
 void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, Context&);

@@ -10,13 +10,13 @@ bool supports(const ConvShape& s, Context& context) {
 #else
   constexpr bool kCompiled = false;
 #endif
+  check_shape(s);
   const cudaDeviceProp& device = context.runtime().device;
   return kCompiled && device.major == 9 && device.minor == 0 && s.c % 8 == 0 && s.k % 8 == 0 &&
          PixelBlocks::can_cut(s.p(), s.q());
 }
 
 void check(const ConvShape& s, const void* a, const void* b, const void* out, Context& context) {
-  check_shape(s);
   const cudaDeviceProp& device = context.runtime().device;
   WRN_CHECK(device.major == 9 && device.minor == 0,
             "v5 of the convolutions is for compute capability 9.0, and the {} has {}.{}",

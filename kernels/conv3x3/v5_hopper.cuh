@@ -7,13 +7,12 @@
 //   - One warpgroup, the producer, asks for boxes; two, the consumers, multiply. Slices of depth 64
 //     go around a ring of kStages places in shared memory. A place has two barriers: `full`, when
 //     its boxes have come, and `empty`, when the consumers have multiplied them.
-//   - Images are cut into blocks of 64 pixels, whole rows. Seen through tap (r, s), a block's
-//   patches
-//     are one box of x, a pixel over; what lies outside of the image comes as zeros, which is the
-//     padding; stride 2 is the map's step. So the nine taps are nine boxes, and no im2col is left.
+//   - Images are cut into blocks of 64 pixels, whole rows. Seen through tap (r, s), the patches of
+//     a block are one box of x, a pixel over; what lies outside of the image comes as zeros, which
+//     is the padding; stride 2 is the map's step. So the nine taps are nine boxes, and no im2col is
+//     left.
 //   - The grid is one block an SM, and a block takes tile after tile: while its consumers store
-//   one,
-//     its producer has begun to load the next.
+//     one, its producer has begun to load the next.
 //
 // Images: PixelBlocks below says which sizes. Channels: multiples of 8, as a map's strides are
 // multiples of 16 bytes. README.md has pictures.

@@ -13,35 +13,30 @@ struct Wgrad {
   OperandView a, b;
   int c, k, r, stride;
   int box, chunks_of_tap;
-  int row_tiles, column_tiles, parts;
+  int row_tiles, column_tiles, tiles;  // of a part, of a part, of all parts
   int blocks_of_part;
   float* out;  // [parts, k, r r c]
-
-  // In code for older GPUs nobody calls these.
-  [[maybe_unused]] __device__ int tiles() const { return parts * row_tiles * column_tiles; }
-  [[maybe_unused]] __device__ int slices(int part) const {
-    const int left = blocks.count - part * blocks_of_part;
-    return left < blocks_of_part ? left : blocks_of_part;
-  }
 };
 
-/// Tile number i. Tiles of the same pixels are neighbours and run at the same time.
+/// Tile number i, and its slices. Tiles of the same pixels are neighbours and run at the same time.
 struct TilePlace {
-  int part, row, column;
+  int part, row, column, slices;
 };
 [[maybe_unused]] __device__ TilePlace tile_place(const Wgrad& g, int i) {
-  const int line = i / g.column_tiles;
-  return {line / g.row_tiles, line % g.row_tiles, i % g.column_tiles};
+  const int line = i / g.column_tiles, part = line / g.row_tiles;
+  const int left = g.blocks.count - part * g.blocks_of_part;
+  return {part, line % g.row_tiles, i % g.column_tiles,
+          left < g.blocks_of_part ? left : g.blocks_of_part};
 }
 
 template <int N>
 __device__ void load_tiles(const Wgrad& g, Shared<N>& shared) {
   constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
   Turn<N> turn;
-  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
+  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles; tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
     const int first_chunk = place.row * (kRows / g.box);
-    for (int slice = 0; slice < g.slices(place.part); ++slice) {
+    for (int slice = 0; slice < place.slices; ++slice) {
       const int3 pixel = g.blocks.first(place.part * g.blocks_of_part + slice);
       auto& stage = shared.stage[turn.stage];
       Barrier& full = shared.full[turn.stage];
@@ -108,11 +103,11 @@ __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constan
   }
   take_registers<232>();
   Turn<N> turn;
-  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
+  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles; tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
-    const int slices = g.slices(place.part);
     Sums<N> sum;
-    multiply<N, true, true>(sum, shared, turn, {slices, slices, kSteps}, g.a, g.b, warpgroup);
+    multiply<N, true, true>(sum, shared, turn, {place.slices, place.slices, kSteps}, g.a, g.b,
+                            warpgroup);
     store_tile<N>(sum, g, place, warpgroup);
   }
 #endif
@@ -183,6 +178,7 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
     WRN_CHECK(plan.parts == 1 || context.workspace != nullptr, "wgrad without a workspace");
     const PixelBlocks blocks(s);
     auto* partial = reinterpret_cast<float*>(context.workspace);
+    const int tiles = plan.parts * plan.row_tiles * plan.column_tiles;
     const Wgrad g{image_map(x, s.n, s.h, s.w, s.c, blocks, plan.box, s.stride),
                   image_map(dy, s.n, s.p(), s.q(), s.k, blocks, tile.kPanel, 1),
                   blocks,
@@ -196,10 +192,9 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
                   plan.chunks_of_tap,
                   plan.row_tiles,
                   plan.column_tiles,
-                  plan.parts,
+                  tiles,
                   plan.blocks_of_part,
                   plan.parts > 1 ? partial : dw};
-    const int tiles = plan.parts * plan.row_tiles * plan.column_tiles;
     const int grid = std::min(tiles, context.runtime().device.multiProcessorCount);
     launch(WRN_KERNEL(wgrad_kernel<N>), static_cast<unsigned>(grid), kThreads, sizeof(Shared<N>),
            context, g);

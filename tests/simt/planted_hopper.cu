@@ -37,7 +37,8 @@ enum Bug {
   kNoMap,                  // 128 zero bytes
 };
 
-constexpr int kRows = 64, kColumns = 16, kDepth = 64, kSlices = 4, kThreads = 2 * kWarpgroup;
+constexpr int kRows = 64, kColumns = 16, kDepth = 64, kSlices = 4;
+constexpr int kThreads = 2 * kWarpgroup, kBlocks = 2;  // each with rows of its own
 
 struct alignas(1024) Shared {
   struct Stage {
@@ -53,6 +54,7 @@ struct Maps {
 };
 
 __device__ void produce(const Maps& maps, Shared& shared, Bug bug) {
+  const int first_row = static_cast<int>(blockIdx.x) * kRows;
   for (int i = 0; i < kSlices; ++i) {
     auto& stage = shared.stage[i % 2];
     const unsigned parity = i / 2 % 2;
@@ -61,8 +63,8 @@ __device__ void produce(const Maps& maps, Shared& shared, Bug bug) {
     if (bug == kExpectsMore) bytes += 16;
     if (bug == kExpectsLess) bytes = sizeof stage.a;
     arrive_expecting(shared.full[i % 2], bytes);
-    load_box(stage.a + (bug == kMisalignedBox ? 128 : 0), maps.a, shared.full[i % 2], i * kDepth, 0,
-             0);
+    load_box(stage.a + (bug == kMisalignedBox ? 128 : 0), maps.a, shared.full[i % 2], i * kDepth,
+             first_row, 0);
     load_box(stage.b, maps.b, shared.full[i % 2], i * kDepth, 0, 0);
   }
 }
@@ -101,7 +103,8 @@ __device__ void store(const float (&sum)[1][kColumns / 2], const Maps& maps, Sha
   if (bug != kForgetsProxyFence) fence_async_proxy();
   named_barrier(1, kWarpgroup);
   if (t != 0) return;
-  store_box(maps.out, shared.out, bug == kNegativeStore ? -8 : 0, 0, 0, 0);
+  const int first_row = static_cast<int>(blockIdx.x) * kRows;
+  store_box(maps.out, shared.out, bug == kNegativeStore ? -8 : 0, first_row, 0, 0);
   commit_stores();
   if (bug != kForgetsStores) wait_for_stores<0>();
 }
@@ -155,10 +158,10 @@ struct Matrix {
   ~Matrix() { cudaFree(device); }
   Matrix(const Matrix&) = delete;
   Matrix& operator=(const Matrix&) = delete;
-  CUtensorMap map(int rank, int box_columns) const {
+  CUtensorMap map(int rank, int box_columns, int box_rows) const {
     CUtensorMap map;
     const auto stride = static_cast<std::uint64_t>(columns) * 2;
-    const CUresult code = encode(map, device, rank, columns, rows, box_columns, rows, stride);
+    const CUresult code = encode(map, device, rank, columns, rows, box_columns, box_rows, stride);
     if (code != CUDA_SUCCESS) std::exit(4);
     return map;
   }
@@ -174,20 +177,21 @@ struct Matrix {
 
 /// Small integers, whose sums are exact.
 void run_product(Bug bug) {
-  Matrix a(kRows, kSlices * kDepth), b(kColumns, kSlices * kDepth), out(kRows, kColumns);
+  Matrix a(kBlocks * kRows, kSlices * kDepth), b(kColumns, kSlices * kDepth);
+  Matrix out(kBlocks * kRows, kColumns);
   int i = 0;
   for (Matrix* m : {&a, &b}) {
     for (bf16& value : m->values) value = to_bf16(static_cast<float>(i++ * 7 % 5 - 2));
     m->copy(cudaMemcpyHostToDevice);
   }
-  Maps maps{a.map(3, kDepth), b.map(3, kDepth), out.map(4, kColumns)};
+  Maps maps{a.map(3, kDepth, kRows), b.map(3, kDepth, kColumns), out.map(4, kColumns, kRows)};
   if (bug == kNoMap) std::memset(&maps.b, 0, sizeof maps.b);
-  if (simt::launch("hopper_product", 2, kThreads, sizeof(Shared), nullptr,
+  if (simt::launch("hopper_product", kBlocks, kThreads, sizeof(Shared), nullptr,
                    [=] { hopper_product(maps, bug); }) != cudaSuccess) {
     std::exit(2);
   }
   out.copy(cudaMemcpyDeviceToHost);
-  for (int m = 0; m < kRows; ++m) {
+  for (int m = 0; m < out.rows; ++m) {
     for (int n = 0; n < kColumns; ++n) {
       float sum = 0;
       for (int k = 0; k < a.columns; ++k) {
