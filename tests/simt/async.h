@@ -78,6 +78,8 @@ std::size_t thread_index();
 /// What hopper.cpp keeps for a block: it makes it, and it ends with the block.
 struct BlockState {
   virtual ~BlockState() = default;
+  /// Fails where the block's threads have exited and left something under way.
+  virtual void check_exit() const = 0;
 };
 std::unique_ptr<BlockState>& block_state();
 

@@ -23,6 +23,28 @@ Hopper& hopper() {
   return static_cast<Hopper&>(*state);
 }
 
+namespace {
+std::string text_of(const MBarrier& b) {
+  return "the mbarrier at shared memory + " + std::to_string(shared_offset(b.at)) + ": phase " +
+         std::to_string(b.phase) + ", pending " + std::to_string(b.pending) + " of " +
+         std::to_string(b.count) + ", " + std::to_string(b.bytes) + " bytes to come";
+}
+}  // namespace
+
+void Hopper::check_exit() const {
+  for (const MBarrier* barrier : barriers) {
+    if (barrier->last_load != kNone && !barrier->waited_for(barrier->last_load, 0, threads)) {
+      fail_in_block("its threads have exited, and nobody has waited for a box that came to " +
+                    text_of(*barrier));
+    }
+  }
+  for (const WarpgroupState& warpgroup : warpgroups) {
+    if (warpgroup.first) {
+      fail_in_block("its threads have exited, and nobody has waited for products under way");
+    }
+  }
+}
+
 unsigned shared_address(const void* p) { return kWindow + static_cast<unsigned>(shared_offset(p)); }
 
 // --- mbarrier ------------------------------------------------------------------------------------
@@ -34,12 +56,6 @@ MBarrier& barrier_at(const void* p, const char* what, const Where& where) {
     if (barrier->at == p) return *barrier;
   }
   fail_at(what, where, "uses an mbarrier that was not initialised");
-}
-
-std::string text_of(const MBarrier& b) {
-  return "the mbarrier at shared memory + " + std::to_string(shared_offset(b.at)) + ": phase " +
-         std::to_string(b.phase) + ", pending " + std::to_string(b.pending) + " of " +
-         std::to_string(b.count) + ", " + std::to_string(b.bytes) + " bytes to come";
 }
 
 struct BarrierWait : Parked {
@@ -292,6 +308,7 @@ void start_load(void* shared, const CUtensorMap_st& map, const void* at,
   load->box = make_box(map, shared, coordinates, kLoad, where);
   load->barrier = &barrier;
   load->number = load_number(barrier);
+  barrier.last_load = barrier.phase;
   load->box.for_each_group([&](char* to, const char* from, std::int64_t c, bool inside) {
     Shadow& shadow = *shadow_of(to);
     if (shadow.reads > 0) {

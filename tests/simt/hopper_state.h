@@ -47,9 +47,9 @@ class List {
   ~List() { delete[] items_; }
   List(const List&) = delete;
   List& operator=(const List&) = delete;
-  T& operator[](std::size_t i) { return items_[i]; }
-  T* begin() { return items_; }
-  T* end() { return items_ + count_; }
+  T& operator[](std::size_t i) const { return items_[i]; }
+  T* begin() const { return items_; }
+  T* end() const { return items_ + count_; }
   bool empty() const { return count_ == 0; }
   void add(T item) { items_[count_++] = item; }
   void remove(T item) {
@@ -70,10 +70,18 @@ struct MBarrier {
   explicit MBarrier(std::size_t threads) : next(threads), waiting(threads), woken(threads) {
     for (std::size_t t = 0; t < threads; ++t) next[t] = kNone;
   }
+  /// Whether one of the threads first ... first + count - 1 has waited for the phase.
+  bool waited_for(std::int64_t number, std::size_t first, std::size_t count) const {
+    for (std::size_t t = first; t < first + count; ++t) {
+      if (next[t] > number) return true;
+    }
+    return false;
+  }
   const void* at;
   std::uint32_t number;  // among the block's
   std::int64_t phase = 0, bytes = 0;
   unsigned count, pending;
+  std::int64_t last_load = kNone;  // the latest phase that a box was to come in
   bool fenced = false;
   std::size_t by;             // which thread initialised it
   List<std::int64_t> next;    // of each thread, the phase that it waits for next
@@ -115,6 +123,7 @@ struct Hopper : BlockState {
   ~Hopper() override {
     for (MBarrier* barrier : barriers) delete barrier;
   }
+  void check_exit() const override;
   static constexpr std::size_t kMostBarriers = 256;
   std::size_t threads;
   List<MBarrier*> barriers{kMostBarriers};

@@ -32,6 +32,8 @@ enum Bug {
   kOneWarpDrops,           // registers
   kForgetsProductFence,    // wgmma.fence
   kForgetsProducts,        // the wait for them
+  kReadsSumsEarly,         // waits for all products but the last batch
+  kLeavesBox,              // loads a slice too many, which comes when the block may be gone
   kForgetsStores,          // the wait for them
   kNegativeStore,          // coordinates
   kNoMap,                  // 128 zero bytes
@@ -55,7 +57,7 @@ struct Maps {
 
 __device__ void produce(const Maps& maps, Shared& shared, Bug bug) {
   const int first_row = static_cast<int>(blockIdx.x) * kRows;
-  for (int i = 0; i < kSlices; ++i) {
+  for (int i = 0; i < kSlices + (bug == kLeavesBox); ++i) {
     auto& stage = shared.stage[i % 2];
     const unsigned parity = i / 2 % 2;
     wait(shared.empty[i % 2], bug == kStartsWithOtherParity ? parity : parity ^ 1);
@@ -82,7 +84,9 @@ __device__ void consume(float (&sum)[1][kColumns / 2], Shared& shared, Bug bug) 
                                     operand(kLayout, stage.b, step * 32), true);
     }
     commit_products();
-    if (bug != kReleasesEarly && bug != kForgetsProducts) wait_for_products<0>(sum);
+    const bool early = bug == kReadsSumsEarly && i + 1 == kSlices;
+    if (early) wait_for_products<1>(sum);
+    if (!early && bug != kReleasesEarly && bug != kForgetsProducts) wait_for_products<0>(sum);
     if (bug == kRefillsAfterLoad && threadIdx.x == 0) static_cast<void>(load_shared(stage.a));
     if (threadIdx.x == 0 || (bug == kEveryLaneArrives && threadIdx.x < 32)) {
       arrive(shared.empty[i % 2]);
@@ -243,6 +247,8 @@ const planted::Register registered{CASE(bad_maps),
                                    BUG("one_warp_drops", kOneWarpDrops),
                                    BUG("forgets_product_fence", kForgetsProductFence),
                                    BUG("forgets_products", kForgetsProducts),
+                                   BUG("reads_sums_early", kReadsSumsEarly),
+                                   BUG("leaves_box", kLeavesBox),
                                    BUG("forgets_stores", kForgetsStores),
                                    BUG("negative_store", kNegativeStore),
                                    BUG("no_map", kNoMap)};

@@ -415,6 +415,7 @@ void run_block(const Launch& launch, const uint3& index, char* kernel_started,
     switch_to_thread(*next);
   }
   if (block->exited != block->threads.size()) fail_stuck(*block);
+  if (block->state) block->state->check_exit();
 
   acquire(&block->joined);
   std::vector<Group>& groups = block->warps;

@@ -131,12 +131,8 @@ WarpgroupState& own_warpgroup() { return hopper().warpgroups[thread_index() / 12
 /// Whether some thread of the warpgroup has waited for what came as `load`.
 bool has_waited_for(std::uint32_t load) {
   if (load == kGeneric) return true;
-  MBarrier& barrier = *hopper().barriers[(load >> 20) - 1];
-  const std::size_t first = thread_index() / 128 * 128;
-  for (std::size_t t = first; t < first + 128; ++t) {
-    if (barrier.next[t] > static_cast<std::int64_t>(load & 0xFFFFF)) return true;
-  }
-  return false;
+  const MBarrier& barrier = *hopper().barriers[(load >> 20) - 1];
+  return barrier.waited_for(load & 0xFFFFF, thread_index() / 128 * 128, 128);
 }
 
 /// What the product reads has come, in one phase of one barrier, and is fenced; notes the reads.
