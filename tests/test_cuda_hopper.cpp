@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <set>
 
 #include "catch.h"
 #include "device_array.h"
@@ -13,6 +14,7 @@
 #include "kernels/tensor_map.h"
 #include "oracle.h"
 #if defined(WRN_EMULATED)
+#include "kernels/conv3x3/v5_hopper.cuh"
 #include "simt/simt.h"
 #endif
 
@@ -90,10 +92,10 @@ void check(const std::vector<float>& got, const Problem& problem) {
 /// one, small ones together, wider than 64, a last block that reaches beyond); ragged batches;
 /// several tiles in a block of threads; phases of dgrad without taps.
 const ConvShape kShapes[] = {
-    {1, 8, 8, 64, 64, 3, 1},    {1, 8, 8, 160, 160, 3, 1}, {2, 8, 8, 192, 192, 1, 1},
+    {1, 8, 8, 64, 64, 3, 1},    {3, 8, 8, 160, 160, 3, 1}, {2, 8, 8, 192, 192, 1, 1},
     {1, 16, 16, 192, 32, 3, 2}, {5, 4, 4, 128, 256, 1, 1}, {1, 8, 8, 256, 16, 3, 1},
     {1, 8, 8, 16, 256, 3, 1},   {1, 32, 32, 16, 16, 3, 1}, {2, 16, 16, 16, 160, 3, 2},
-    {5, 8, 8, 24, 40, 3, 1},    {3, 4, 4, 32, 96, 3, 1},   {1, 10, 16, 32, 16, 3, 1},
+    {5, 8, 8, 24, 40, 3, 1},    {3, 8, 8, 32, 96, 3, 1},   {1, 10, 16, 32, 16, 3, 1},
     {2, 16, 16, 96, 32, 1, 2},  {1, 3, 128, 8, 16, 3, 1},  {1, 15, 31, 16, 24, 3, 2},
     {1, 2, 64, 40, 8, 3, 2},    {9, 16, 16, 16, 24, 3, 1}, {1, 1, 1, 8, 8, 3, 2}};
 
@@ -119,7 +121,7 @@ void check_all(Direction direction) {
     const Problem problem(direction, s);
     const std::vector<float> first = run_with(problem, 1, 1);
     check(first, problem);
-    for (const unsigned seed : {5, 9}) {  // the other poisons and moments of effects
+    for (const unsigned seed : {5, 6}) {  // the other poisons and moments of effects
       const std::vector<float> again = run_with(problem, seed, 1);
       REQUIRE(std::memcmp(again.data(), first.data(), first.size() * sizeof(float)) == 0);
     }
@@ -152,6 +154,23 @@ TEST_CASE("v5 refuses what it cannot do") {
 }
 
 #if defined(WRN_EMULATED)
+TEST_CASE("the shapes take every width of tile in every direction") {
+  const auto width = [](std::int64_t units, int columns) {
+    return cuda::v5::with_tile(units, columns, 1, [](auto tile) { return tile.kColumns; });
+  };
+  std::set<int> widths[3];
+  for (const ConvShape& s : kShapes) {
+    const std::int64_t units = cuda::v5::PixelBlocks(s).count;
+    const int phases = std::min(s.stride, s.h) * std::min(s.stride, s.w);
+    widths[0].insert(width(units, s.k));
+    widths[1].insert(width(units * phases, s.c));
+    widths[2].insert(width(1 << 20, s.k));  // whose rows count for nothing
+  }
+  for (const std::set<int>& each : widths) {
+    CHECK(each == std::set{16, 32, 64, 128, 160, 192, 256});
+  }
+}
+
 TEST_CASE("v5 names the GPU that it is not for") {
   cuda::simt::set_device(4, 8);
   Context context(Device::kCuda);
