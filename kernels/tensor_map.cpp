@@ -34,7 +34,8 @@ CUtensorMapSwizzle swizzle_of(int box) {
 
 }  // namespace
 
-CUtensorMap tensor_map(const bf16* tensor, const std::vector<MapDimension>& dimensions) {
+void make_tensor_map(CUtensorMap& map, const bf16* tensor,
+                     const std::vector<MapDimension>& dimensions) {
   constexpr std::size_t kMost = 5;
   WRN_CHECK(!dimensions.empty() && dimensions.size() <= kMost, "{} dimensions", dimensions.size());
   cuuint64_t size[kMost], bytes[kMost];
@@ -48,7 +49,6 @@ CUtensorMap tensor_map(const bf16* tensor, const std::vector<MapDimension>& dime
     step[i] = static_cast<cuuint32_t>(d.step);
     text += fmt::format(" {} (of {} bytes, box {}, step {})", d.size, d.bytes, d.box, d.step);
   }
-  CUtensorMap map;
   const CUresult code =
       encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(dimensions.size()),
                 const_cast<bf16*>(tensor), size, bytes, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
@@ -56,7 +56,6 @@ CUtensorMap tensor_map(const bf16* tensor, const std::vector<MapDimension>& dime
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   WRN_CHECK(code == CUDA_SUCCESS, "cuTensorMapEncodeTiled: error {} for {} with the dimensions{}",
             static_cast<int>(code), static_cast<const void*>(tensor), text);
-  return map;
 }
 
 }  // namespace wrn::cuda

@@ -18,8 +18,10 @@ struct MapDimension {
   int box, step = 1;
 };
 
-/// A map of bf16, with the 16-byte groups of a box placed as Row says (hopper.cuh): the innermost
-/// `box` is 16, 32 or 64 elements. Throws where the driver refuses.
-CUtensorMap tensor_map(const bf16* tensor, const std::vector<MapDimension>& dimensions);
+/// `map` becomes one of bf16, with the 16-byte groups of a box placed as Row says (hopper.cuh): the
+/// innermost `box` is 16, 32 or 64 elements. Throws where the driver refuses. (Not a result: the
+/// driver wants its address aligned, which that of g++'s temporaries is not always.)
+void make_tensor_map(CUtensorMap& map, const bf16* tensor,
+                     const std::vector<MapDimension>& dimensions);
 
 }  // namespace wrn::cuda

@@ -191,12 +191,13 @@ TEST_CASE("v5 names the GPU that it is not for") {
 
 TEST_CASE("a tensor map that the driver refuses is an error that names it") {
   const DeviceArray<bf16> tensor(4096);
+  CUtensorMap map;
   std::string message;
   try {
-    static_cast<void>(cuda::tensor_map(tensor, {{64, 2, 64}, {64, 120, 64}}));
+    cuda::make_tensor_map(map, tensor, {{64, 2, 64}, {64, 120, 64}});
   } catch (const Error& error) {
     message = error.what();
   }
   CHECK(message.starts_with("cuTensorMapEncodeTiled: error 1 for 0x"));
-  CHECK_THROWS_AS(cuda::tensor_map(tensor, {{64, 2, 48}, {64, 128, 64}}), Error);
+  CHECK_THROWS_AS(cuda::make_tensor_map(map, tensor, {{64, 2, 48}, {64, 128, 64}}), Error);
 }

@@ -17,14 +17,14 @@ PhaseTaps phase_taps(const ConvShape& s, int phase) {
           (phase + s.pad() - first) / s.stride};
 }
 
-CUtensorMap phase_map(bf16* dx, const ConvShape& s, const PixelBlocks& blocks, int phase_h,
-                      int phase_w, int box) {
+void make_phase_map(CUtensorMap& map, bf16* dx, const ConvShape& s, const PixelBlocks& blocks,
+                    int phase_h, int phase_w, int box) {
   const std::int64_t pixel = std::int64_t{s.c} * 2, row = pixel * s.w, image = row * s.h;
-  return tensor_map(dx + (std::int64_t{phase_h} * s.w + phase_w) * s.c,
-                    {{s.c, 2, box},
-                     {divide_up(s.w - phase_w, s.stride), pixel * s.stride, blocks.w},
-                     {divide_up(s.h - phase_h, s.stride), row * s.stride, blocks.h},
-                     {s.n, image, blocks.n}});
+  make_tensor_map(map, dx + (std::int64_t{phase_h} * s.w + phase_w) * s.c,
+                  {{s.c, 2, box},
+                   {divide_up(s.w - phase_w, s.stride), pixel * s.stride, blocks.w},
+                   {divide_up(s.h - phase_h, s.stride), row * s.stride, blocks.h},
+                   {s.n, image, blocks.n}});
 }
 
 }  // namespace
@@ -35,7 +35,7 @@ void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s, Context&
   g.channels = s.k;
   g.box = box_width(s.k);
   g.columns = s.c;
-  g.images = image_map(dy, s.n, s.p(), s.q(), s.k, g.blocks, g.box, 1);
+  make_image_map(g.images, dy, s.n, s.p(), s.q(), s.k, g.blocks, g.box, 1);
   g.step = 1;
   g.direction = -1;
   g.filter_down = s.stride * s.r;
@@ -59,12 +59,12 @@ void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s, Context&
                            gather_slices(taps, s.k, g.box)};
     }
   }
-  const auto map_filters = [&](int box) {
+  const auto map_filters = [&](CUtensorMap& map, int box) {
     const std::int64_t tap = std::int64_t{s.c} * 2;
-    return tensor_map(w, {{s.c, 2, box}, {s.r * s.r, tap, 1}, {s.k, tap * s.r * s.r, g.box}});
+    make_tensor_map(map, w, {{s.c, 2, box}, {s.r * s.r, tap, 1}, {s.k, tap * s.r * s.r, g.box}});
   };
-  const auto map_out = [&](int i, int box) {
-    return phase_map(dx, s, g.blocks, phase_h[i], phase_w[i], box);
+  const auto map_out = [&](CUtensorMap& map, int i, int box) {
+    make_phase_map(map, dx, s, g.blocks, phase_h[i], phase_w[i], box);
   };
   run<true>(g, map_filters, map_out, context);
 }

@@ -9,19 +9,19 @@ void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& s, Context& c
   g.channels = s.c;
   g.box = box_width(s.c);
   g.columns = s.k;
-  g.images = image_map(x, s.n, s.h, s.w, s.c, g.blocks, g.box, s.stride);
+  make_image_map(g.images, x, s.n, s.h, s.w, s.c, g.blocks, g.box, s.stride);
   g.step = s.stride;
   g.direction = 1;
   g.filter_down = s.r;
   g.filter_right = 1;
   g.parts = 1;
   g.part[0] = {{}, s.r, s.r, -s.pad(), -s.pad(), 0, gather_slices(s.r * s.r, s.c, g.box)};
-  const auto map_filters = [&](int box) {
+  const auto map_filters = [&](CUtensorMap& map, int box) {
     const std::int64_t tap = std::int64_t{s.c} * 2;
-    return tensor_map(w, {{s.c, 2, g.box}, {s.r * s.r, tap, 1}, {s.k, tap * s.r * s.r, box}});
+    make_tensor_map(map, w, {{s.c, 2, g.box}, {s.r * s.r, tap, 1}, {s.k, tap * s.r * s.r, box}});
   };
-  const auto map_out = [&](int, int box) {
-    return image_map(y, s.n, s.p(), s.q(), s.k, g.blocks, box, 1);
+  const auto map_out = [&](CUtensorMap& map, int, int box) {
+    make_image_map(map, y, s.n, s.p(), s.q(), s.k, g.blocks, box, 1);
   };
   run<false>(g, map_filters, map_out, context);
 }

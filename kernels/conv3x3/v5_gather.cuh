@@ -158,16 +158,16 @@ inline Slices gather_slices(int taps, int channels, int box) {
   return {count, count, steps - (count - 1) * kSteps};
 }
 
-/// Chooses a tile, maps what depends on it by map_filters(box of columns) and map_out(part, box of
-/// columns), and launches g.
+/// Chooses a tile, maps what depends on it by map_filters(map, box of columns) and map_out(map,
+/// part, box of columns), and launches g.
 template <bool kAcrossB, typename MapFilters, typename MapOut>
-void run(Gather g, MapFilters map_filters, MapOut map_out, Context& context) {
+void run(Gather& g, MapFilters map_filters, MapOut map_out, Context& context) {
   const int multiprocessors = context.runtime().device.multiProcessorCount;
   const std::int64_t units = std::int64_t{g.blocks.count} * g.parts;
   with_tile(units, g.columns, multiprocessors, [&](auto tile) {
     constexpr int N = tile.kColumns;
-    g.filters = map_filters(kAcrossB ? tile.kPanel : N);
-    for (int i = 0; i < g.parts; ++i) g.part[i].out = map_out(i, tile.kPanel);
+    map_filters(g.filters, kAcrossB ? tile.kPanel : N);
+    for (int i = 0; i < g.parts; ++i) map_out(g.part[i].out, i, tile.kPanel);
     g.a = along_depth(g.box, tile.kRows);
     g.b = kAcrossB ? across_depth(tile.kPanel, g.box, N) : along_depth(g.box, N);
     g.row_tiles = static_cast<int>(divide_up(std::int64_t{g.blocks.count} * kUnit, tile.kRows));

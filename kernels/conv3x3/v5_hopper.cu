@@ -28,13 +28,14 @@ void check(const ConvShape& s, const void* a, const void* b, const void* out, Co
   WRN_CHECK(aligned16(a) && aligned16(b) && aligned16(out), "v5 with a tensor not 16-byte aligned");
 }
 
-CUtensorMap image_map(const bf16* images, int n, int h, int w, int c, const PixelBlocks& blocks,
-                      int box, int step) {
+void make_image_map(CUtensorMap& map, const bf16* images, int n, int h, int w, int c,
+                    const PixelBlocks& blocks, int box, int step) {
   const std::int64_t pixel = std::int64_t{c} * 2, row = pixel * w, image = row * h;
-  return tensor_map(images, {{c, 2, box},
-                             {w, pixel, blocks.w * step, step},
-                             {h, row, blocks.h * step, step},
-                             {n, image, blocks.n}});
+  make_tensor_map(map, images,
+                  {{c, 2, box},
+                   {w, pixel, blocks.w * step, step},
+                   {h, row, blocks.h * step, step},
+                   {n, image, blocks.n}});
 }
 
 namespace {

@@ -207,8 +207,8 @@ inline int box_width(int channels) { return channels > 32 ? 64 : channels > 16 ?
 /// Throws where supports() is false, or a tensor is not aligned.
 void check(const ConvShape&, const void* a, const void* b, const void* out, Context&);
 
-/// x or dy [n,h,w,c] in blocks of pixels, `step` pixels apart, `box` channels wide.
-CUtensorMap image_map(const bf16* images, int n, int h, int w, int c, const PixelBlocks&, int box,
-                      int step);
+/// The map of x or dy [n,h,w,c] in blocks of pixels, `step` pixels apart, `box` channels wide.
+void make_image_map(CUtensorMap& map, const bf16* images, int n, int h, int w, int c,
+                    const PixelBlocks&, int box, int step);
 
 }  // namespace wrn::cuda::v5

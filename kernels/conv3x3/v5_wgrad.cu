@@ -179,22 +179,24 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
     const PixelBlocks blocks(s);
     auto* partial = reinterpret_cast<float*>(context.workspace);
     const int tiles = plan.parts * plan.row_tiles * plan.column_tiles;
-    const Wgrad g{image_map(x, s.n, s.h, s.w, s.c, blocks, plan.box, s.stride),
-                  image_map(dy, s.n, s.p(), s.q(), s.k, blocks, tile.kPanel, 1),
-                  blocks,
-                  across_depth(plan.box, kDepth, tile.kRows),
-                  across_depth(tile.kPanel, kDepth, N),
-                  s.c,
-                  s.k,
-                  s.r,
-                  s.stride,
-                  plan.box,
-                  plan.chunks_of_tap,
-                  plan.row_tiles,
-                  plan.column_tiles,
-                  tiles,
-                  plan.blocks_of_part,
-                  plan.parts > 1 ? partial : dw};
+    Wgrad g{{},
+            {},
+            blocks,
+            across_depth(plan.box, kDepth, tile.kRows),
+            across_depth(tile.kPanel, kDepth, N),
+            s.c,
+            s.k,
+            s.r,
+            s.stride,
+            plan.box,
+            plan.chunks_of_tap,
+            plan.row_tiles,
+            plan.column_tiles,
+            tiles,
+            plan.blocks_of_part,
+            plan.parts > 1 ? partial : dw};
+    make_image_map(g.x, x, s.n, s.h, s.w, s.c, blocks, plan.box, s.stride);
+    make_image_map(g.dy, dy, s.n, s.p(), s.q(), s.k, blocks, tile.kPanel, 1);
     const int grid = std::min(tiles, context.runtime().device.multiProcessorCount);
     launch(WRN_KERNEL(wgrad_kernel<N>), static_cast<unsigned>(grid), kThreads, sizeof(Shared<N>),
            context, g);
