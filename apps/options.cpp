@@ -338,6 +338,27 @@ Device resolve_device(std::string& name) {
   return name == "cuda" ? Device::kCuda : Device::kCpu;
 }
 
+std::optional<Precision> precision_named(const std::string& name) {
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
+    if (name == name_of(precision)) return precision;
+  }
+  return std::nullopt;
+}
+
+Precision resolve_precision(std::string& name, Device device, bool insist) {
+  Precision wanted = precision_named(name).value_or(Precision::kBf16);
+  if (!supports(device, wanted)) {
+    if (insist && name != "auto") {
+      throw Error(fmt::format("--precision {}: {} computes in fp32 only{}", name,
+                              device_name(device), device == Device::kCpu ? "; see --device" : ""),
+                  Status::kUsage);
+    }
+    wanted = Precision::kFp32;
+  }
+  name = name_of(wanted);
+  return wanted;
+}
+
 Settings resumed_settings(const Settings& saved, const Options& options) {
   static const std::set<std::string> kFree = {"data_path", "device", "precision", "threads",
                                               "save_every"};
