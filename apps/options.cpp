@@ -87,6 +87,7 @@ void check(const Settings& s) {
 
 /// What the recipe says of everything that the command line left open.
 void apply_recipe(Settings& s, const std::set<std::string>& given) {
+  if (s.dataset == "svhn" && !given.contains("recipe")) s.recipe = "paper-svhn";
   const Recipe& recipe = recipe_of(s.recipe);
   nlohmann::json settings = s;
   for (const auto& [name, value] : recipe.settings.items()) {
@@ -177,9 +178,11 @@ Options parse_options(int argc, const char* const* argv) {
       ->group(model);
 
   const std::string training = "Training";
-  app.add_option("--recipe", s.recipe,
-                 "where the settings come from that no flag gives: paper-cifar, "
-                 "paper-cifar-dropout or paper-svhn, see below")
+  app.add_option(
+         "--recipe", s.recipe,
+         "where the settings come from that no flag gives: paper-cifar, "
+         "paper-cifar-dropout or paper-svhn, see below; by default the last for svhn, else the "
+         "first")
       ->capture_default_str()
       ->group(training);
   app.add_option("--epochs", s.epochs, "passes over the training set")
