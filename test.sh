@@ -27,7 +27,7 @@ for preset in "${presets[@]}"; do
   options=(-DWRN_WERROR=ON -DWRN_TESTS=ON)
   if [ "$preset" = release ]; then
     # The same architectures everywhere, whatever GPU is here: tests/ptxas.md is of these.
-    options+=(-DWRN_CUDA=AUTO -DWRN_BENCHMARKS=ON "-DCMAKE_CUDA_ARCHITECTURES=80;90a-real")
+    options+=(-DWRN_CUDA=AUTO "-DCMAKE_CUDA_ARCHITECTURES=80;90a-real")
   else
     options+=(-DWRN_CUDA=$emulated)
   fi

@@ -87,6 +87,7 @@ void check(const Settings& s) {
 
 /// What the recipe says of everything that the command line left open.
 void apply_recipe(Settings& s, const std::set<std::string>& given) {
+  if (s.dataset == "svhn" && !given.contains("recipe")) s.recipe = "paper-svhn";
   const Recipe& recipe = recipe_of(s.recipe);
   nlohmann::json settings = s;
   for (const auto& [name, value] : recipe.settings.items()) {
@@ -177,9 +178,11 @@ Options parse_options(int argc, const char* const* argv) {
       ->group(model);
 
   const std::string training = "Training";
-  app.add_option("--recipe", s.recipe,
-                 "where the settings come from that no flag gives: paper-cifar, "
-                 "paper-cifar-dropout or paper-svhn, see below")
+  app.add_option(
+         "--recipe", s.recipe,
+         "where the settings come from that no flag gives: paper-cifar, "
+         "paper-cifar-dropout or paper-svhn, see below; by default the last for svhn, else the "
+         "first")
       ->capture_default_str()
       ->group(training);
   app.add_option("--epochs", s.epochs, "passes over the training set")
@@ -336,6 +339,27 @@ Device resolve_device(std::string& name) {
     }
   }
   return name == "cuda" ? Device::kCuda : Device::kCpu;
+}
+
+std::optional<Precision> precision_named(const std::string& name) {
+  for (const Precision precision : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
+    if (name == name_of(precision)) return precision;
+  }
+  return std::nullopt;
+}
+
+Precision resolve_precision(std::string& name, Device device, bool insist) {
+  Precision wanted = precision_named(name).value_or(Precision::kBf16);
+  if (!supports(device, wanted)) {
+    if (insist && name != "auto") {
+      throw Error(fmt::format("--precision {}: {} computes in fp32 only{}", name,
+                              device_name(device), device == Device::kCpu ? "; see --device" : ""),
+                  Status::kUsage);
+    }
+    wanted = Precision::kFp32;
+  }
+  name = name_of(wanted);
+  return wanted;
 }
 
 Settings resumed_settings(const Settings& saved, const Options& options) {

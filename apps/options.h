@@ -55,6 +55,14 @@ Options parse_options(int argc, const char* const* argv);
 /// came to.
 Device resolve_device(std::string& name);
 
+/// fp32, tf32 or bf16; nothing for any other name, such as auto.
+std::optional<Precision> precision_named(const std::string& name);
+
+/// The precision of this name, where "auto" is bf16 if the device has it, else fp32. Leaves in
+/// `name` what it came to. What the device does not have is fp32 instead, or, if the user insists
+/// on it, an Error(kUsage).
+Precision resolve_precision(std::string& name, Device, bool insist);
+
 /// The settings of a checkpoint, changed by those of the command line that may change: where the
 /// data is, and how the program runs. Throws an Error(kUsage) for any other that differs.
 Settings resumed_settings(const Settings& saved, const Options& options);

@@ -117,31 +117,6 @@ nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const T
         {"compiler", "g++ " __VERSION__}}}};
 }
 
-/// Nothing for auto.
-std::optional<Precision> precision_named(const std::string& name) {
-  for (const Precision precision : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
-    if (name == name_of(precision)) return precision;
-  }
-  return std::nullopt;
-}
-
-/// auto: bf16 where the device has it, else fp32. Leaves in the settings what it came to. A
-/// precision that only a resumed checkpoint asks for is not insisted on: a run may go on on another
-/// device.
-Precision resolve_precision(Settings& settings, Device device, bool insist) {
-  Precision wanted = precision_named(settings.precision).value_or(Precision::kBf16);
-  if (!supports(device, wanted)) {
-    if (insist && settings.precision != "auto") {
-      throw Error(fmt::format("--precision {}: {} computes in fp32 only{}", settings.precision,
-                              device_name(device), device == Device::kCpu ? "; see --device" : ""),
-                  Status::kUsage);
-    }
-    wanted = Precision::kFp32;
-  }
-  settings.precision = name_of(wanted);
-  return wanted;
-}
-
 void export_weights(const std::string& path, const Checkpoint& checkpoint, const Trainer& trainer) {
   Safetensors file;
   file.metadata = {{"format", "pt"}, {"model", checkpoint.settings.model}};
@@ -221,8 +196,9 @@ int run(const Options& options) {
   Settings& settings = checkpoint.settings;
 
   const Device device = resolve_device(settings.device);
-  const bool insist = options.given.contains("precision") && options.settings.precision != "auto";
-  Context context(device, settings.threads, resolve_precision(settings, device, insist));
+  // What only a resumed checkpoint asks for is not insisted on: a run may go on on another device.
+  const bool insist = options.given.contains("precision");
+  Context context(device, settings.threads, resolve_precision(settings.precision, device, insist));
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
   if (saved && settings.threads != saved_threads) {

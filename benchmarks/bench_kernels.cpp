@@ -1,137 +1,168 @@
-// Every convolution and batch norm of a WRN at batch 128, one by one, on the CPU.
+// bench_kernels: every kernel of a wide residual network's training, at every shape, one by one.
 //
-//   bench_kernels                                 all, with all cores
-//   bench_kernels --benchmark_filter=conv.*k=2    as Google Benchmark understands it
+//   bench_kernels                                          of the GPU in bf16, where there is one
+//   bench_kernels --device cpu --benchmark_filter='k=2/.*conv'
 //
-// Prints the time of a launch and what it amounts to: GFLOP/s (2 per multiply-add) for
-// convolutions, GB/s (each tensor once) for batch norms.
+// A benchmark is a step of the training of WRN-10-k, whose three blocks have every shape that
+// deeper networks of that width have. Its tensors hold what a training step leaves there, each in
+// memory of its own, so that a step repeated does the same again. A GPU's L2 cache is flushed
+// before each launch, and the time is that between two events around it. Counters: TFLOP/s, GB/s
+// (each tensor once), and % of the least time that the GPU's ceilings allow.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
-#include <memory>
-#include <random>
-#include <vector>
+#include <CLI/CLI.hpp>
 
-#include "kernels/kernels.h"
+#include "apps/guarded_main.h"
+#include "benchmarks/stopwatch.h"
+#include "benchmarks/training_step.h"
 
+namespace wrn {
 namespace {
 
-using namespace wrn;
-
-constexpr int kBatch = 128;
-
-std::vector<float> random_values(std::int64_t size) {
-  std::mt19937 generator(1);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(size));
-  for (float& value : values) value = normal(generator);
-  return values;
-}
-
-struct Direction {
-  const char* name;
-  std::size_t (*workspace)(const ConvShape&, Context&);
-  void (*launch)(const float*, const float*, float*, const ConvShape&, Context&);
-  std::int64_t (ConvShape::*sizes[3])() const;  // of the launch's three tensors
+struct Arguments {
+  std::string device = "auto", precision = "auto";
+  int batch = 128, threads = 0;
+  std::vector<int> widen;
+  std::vector<double> ceilings;
 };
 
-constexpr auto kX = &ConvShape::x_size, kW = &ConvShape::w_size, kY = &ConvShape::y_size;
-const Direction kDirections[] = {
-    {"fprop", cpu::conv_fprop_workspace, cpu::conv_fprop, {kX, kW, kY}},
-    {"dgrad", cpu::conv_dgrad_workspace, cpu::conv_dgrad, {kY, kW, kX}},
-    {"wgrad", cpu::conv_wgrad_workspace, cpu::conv_wgrad, {kX, kY, kW}}};
+WideResNetSpec network(int widen) { return parse_model(fmt::format("wrn-10-{}", widen)); }
 
-void run_convolution(benchmark::State& state, const Direction& direction, const ConvShape& shape) {
-  Context context;
-  std::vector<float> tensors[3];
-  for (int i = 0; i < 3; ++i) tensors[i] = random_values((shape.*direction.sizes[i])());
-  std::vector<std::byte> workspace(direction.workspace(shape, context) + 64);
-  void* aligned = workspace.data();
-  std::size_t space = workspace.size();
-  context.workspace = static_cast<std::byte*>(std::align(64, space - 64, aligned, space));
-  for (auto _ : state) {
-    direction.launch(tensors[0].data(), tensors[1].data(), tensors[2].data(), shape, context);
+/// Makes the training step of the width that runs, and only that one: the wide ones are large.
+class Networks {
+ public:
+  Networks(int batch, Context& context) : batch_(batch), context_(context) {}
+  Program& at(int widen) {
+    if (widen != widen_) {
+      training_.reset();
+      training_.emplace(network(widen), batch_, Placing::kSeparate, context_);
+      widen_ = widen;
+    }
+    return training_->program();
   }
-  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * static_cast<double>(shape.macs()),
-                                                 benchmark::Counter::kIsIterationInvariantRate);
+
+ private:
+  int batch_, widen_ = 0;
+  Context& context_;
+  std::optional<TrainingStep> training_;
+};
+
+void run_step(benchmark::State& state, Program& program, std::size_t i, Stopwatch& watch,
+              const std::optional<Ceilings>& ceilings, Context& context) {
+  for (auto _ : state) {
+    watch.flush_cache();
+    watch.mark();
+    program.run_step(i, context);
+    watch.mark();
+    state.SetIterationTime(watch.laps().front());
+  }
+  const Step& step = program.steps()[i];
+  const auto count = [&](const char* name, double amount) {
+    state.counters[name] =
+        benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
+  };
+  if (step.macs > 0) count("TFLOP/s", 2e-12 * static_cast<double>(step.macs));
+  count("GB/s", 1e-9 * static_cast<double>(step.bytes()));
+  if (ceilings) count("%", 100 * floor_seconds(step, *ceilings));
 }
 
-void run_batch_norm(benchmark::State& state, const ImageShape& shape, bool backward) {
-  Context context;
-  std::vector<float> x = random_values(shape.size()), y(x), dx(x), channels[6];
-  for (auto& channel : channels) channel = random_values(shape.c);
-  std::vector<std::uint8_t> mask(cpu::batch_norm_mask_bytes(shape, context));
-  std::vector<std::byte> workspace(
-      std::max(cpu::batch_norm_forward_workspace(shape, 1e-5F, true, context),
-               cpu::batch_norm_backward_workspace(shape, 1e-5F, true, context)) +
-      64);
-  void* aligned = workspace.data();
-  std::size_t space = workspace.size();
-  context.workspace = static_cast<std::byte*>(std::align(64, space - 64, aligned, space));
-  auto& [gamma, beta, mean, variance, dgamma, dbeta] = channels;
-  const auto forward = [&] {
-    cpu::batch_norm_forward(x.data(), gamma.data(), beta.data(), y.data(), mean.data(),
-                            variance.data(), mask.data(), shape, 1e-5F, true, context);
-  };
-  forward();
-  for (auto _ : state) {
-    if (!backward) {
-      forward();
-      continue;
-    }
-    cpu::batch_norm_backward(x.data(), y.data(), gamma.data(), mean.data(), variance.data(),
-                             mask.data(), dx.data(), dgamma.data(), dbeta.data(), shape, 1e-5F,
-                             true, context);
-  }
-  const double bytes = 4.0 * static_cast<double>(shape.size()) * (backward ? 3 : 2);
-  state.counters["GB/s"] =
-      benchmark::Counter(1e-9 * bytes, benchmark::Counter::kIsIterationInvariantRate);
+/// The shape of what the step writes: "128x32x32x160".
+std::string shape_of(const Step& step) {
+  return step.writes.empty() ? "" : fmt::format("{}", fmt::join(step.writes[0].shape(), "x"));
 }
 
-void register_all() {
-  const auto add = [](const std::string& name, auto run) {
-    benchmark::RegisterBenchmark(name.c_str(), run)
-        ->Unit(benchmark::kMillisecond)
-        ->UseRealTime()
-        ->MinTime(0.2);
-  };
-  std::vector<std::pair<std::string, ConvShape>> convolutions = {
-      {"conv1", {kBatch, 32, 32, 3, 16, 3, 1}}};
-  for (const int widen : {1, 2, 4}) {
-    const std::string k = fmt::format("k={}", widen);
-    int in = 16;
-    for (int group = 0; group < 3; ++group) {
-      const int out = (16 << group) * widen, side = 32 >> group;
-      const int stride = group == 0 ? 1 : 2, from = side * stride;
-      convolutions.push_back({k + " first", {kBatch, from, from, in, out, 3, stride}});
-      convolutions.push_back({k + " shortcut", {kBatch, from, from, in, out, 1, stride}});
-      convolutions.push_back({k + " inner", {kBatch, side, side, out, out, 3, 1}});
-      in = out;
-      for (const bool backward : {false, true}) {
-        const ImageShape shape{kBatch, side, side, out};
-        add(fmt::format("batch norm + ReLU {} {} {}x{}x{}", k, backward ? "backward" : "forward",
-                        side, side, out),
-            [=](benchmark::State& state) { run_batch_norm(state, shape, backward); });
-      }
+/// The steps' names, without running anything.
+std::vector<std::string> step_names(int widen, int batch, Context& context) {
+  const WideResNet model(network(widen), context.device(), context.precision());
+  const ResidentData none({}, {}, context.device());
+  const Tensor order = Tensor::persistent("order", {batch}, DType::kI32, context.device());
+  std::vector<std::string> names;
+  const Program program =
+      record_step(model, none, {order, batch, {}, true}, RunState(context.device()), context);
+  for (const Step& step : program.steps()) names.push_back(step.name + " " + shape_of(step));
+  return names;
+}
+
+int run(Arguments& arguments) {
+  const Device device = resolve_device(arguments.device);
+  check_available(device);
+  const Precision precision = resolve_precision(arguments.precision, device, true);
+  Context context(device, arguments.threads, precision);
+  if (arguments.widen.empty()) {
+    arguments.widen =
+        device == Device::kCuda ? std::vector{1, 2, 4, 8, 10, 12} : std::vector{1, 2, 4};
+  }
+  std::optional<Ceilings> ceilings;
+  if (device == Device::kCuda) ceilings = measured_ceilings(precision);
+  if (const std::vector<double>& given = arguments.ceilings; !given.empty()) {
+    ceilings = {"as given", 1e12 * given[0], 1e12 * given[1]};
+  }
+  const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
+  Networks networks(arguments.batch, context);
+  for (const int widen : arguments.widen) {
+    const std::vector<std::string> names = step_names(widen, arguments.batch, context);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      benchmark::RegisterBenchmark(fmt::format("k={}/{}", widen, names[i]).c_str(),
+                                   [&, widen, i](benchmark::State& state) {
+                                     run_step(state, networks.at(widen), i, *watch, ceilings,
+                                              context);
+                                   })
+          ->Unit(benchmark::kMicrosecond)
+          ->UseManualTime()
+          ->MinTime(0.05);
     }
   }
-  for (const auto& [name, shape] : convolutions) {
-    for (const Direction& direction : kDirections) {
-      add(fmt::format("conv {} {} {}x{}x{}->{} stride {}", name, direction.name, shape.h, shape.w,
-                      shape.c, shape.k, shape.stride),
-          [&direction, shape = shape](benchmark::State& state) {
-            run_convolution(state, direction, shape);
-          });
-    }
+  benchmark::AddCustomContext("device", device_name(device));
+  benchmark::AddCustomContext("precision", arguments.precision);
+  benchmark::AddCustomContext("library", library_version(context));
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App app("Times every kernel of a network's training; Google Benchmark does the counting.",
+               "bench_kernels");
+  Arguments arguments;
+  app.add_option("--device", arguments.device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--precision", arguments.precision, "auto, fp32, tf32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}));
+  app.add_option("--batch-size", arguments.batch)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--threads", arguments.threads, "Of the CPU, 0 = all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--widen", arguments.widen, "The networks' k (1 2 4, on a GPU also 8 10 12)")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--ceilings", arguments.ceilings,
+                 "Of the GPU, in TFLOP/s and TB/s (default for bf16: those measured on an H100)")
+      ->expected(2)
+      ->check(CLI::PositiveNumber);
+  app.allow_extras();
+  app.footer(
+      "Other flags are Google Benchmark's: --benchmark_filter=REGEX, --benchmark_out=FILE, ...");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    throw Error(fmt::format("{}; see --help", error.what()), Status::kUsage);
   }
+  std::vector<std::string> rest = app.remaining();
+  std::vector<char*> flags{argv[0]};
+  for (std::string& flag : rest) flags.push_back(flag.data());
+  int count = static_cast<int>(flags.size());
+  flags.push_back(nullptr);
+  benchmark::Initialize(&count, flags.data());
+  if (count > 1) throw Error(fmt::format("{}: no such flag; see --help", flags[1]), Status::kUsage);
+  return run(arguments);
 }
 
 }  // namespace
+}  // namespace wrn
 
 int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  register_all();
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
+  return wrn::guarded_main("bench_kernels", [&] { return wrn::parse_and_run(argc, argv); });
 }

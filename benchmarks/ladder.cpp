@@ -14,6 +14,9 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "apps/guarded_main.h"
+#include "apps/history.h"
+#include "benchmarks/stopwatch.h"
 #include "kernels/error.h"
 #include "kernels/runtime.h"
 #include "tests/conv_cases.h"
@@ -58,36 +61,19 @@ struct Tensors {
   std::deque<Copy> copies;
 };
 
-cuda::Event make_event() {
-  cudaEvent_t event = nullptr;
-  WRN_CUDA_CALL(cudaEventCreate(&event));
-  return cuda::Event(event);
-}
-
 /// Microseconds of a launch, by `launch(i)` for i = 0, 1, ...
 template <typename F>
-double median_time(F launch, double seconds, Context& context) {
-  const cudaStream_t stream = context.runtime().stream.get();
+double median_time(F launch, double seconds, Stopwatch& watch) {
   const auto timed = [&](int count) {
-    std::vector<cuda::Event> events;
-    while (static_cast<int>(events.size()) <= count) events.push_back(make_event());
-    WRN_CUDA_CALL(cudaEventRecord(events[0].get(), stream));
+    watch.mark();
     for (int i = 0; i < count; ++i) {
       launch(i);
-      WRN_CUDA_CALL(cudaEventRecord(events[i + 1].get(), stream));
+      watch.mark();
     }
-    cuda::synchronise(context);
-    std::vector<double> times;
-    for (int i = 0; i < count; ++i) {
-      float milliseconds = 0;
-      WRN_CUDA_CALL(cudaEventElapsedTime(&milliseconds, events[i].get(), events[i + 1].get()));
-      times.push_back(1e3 * milliseconds);
-    }
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    return 1e6 * median(watch.laps());
   };
   const double warm = std::max(timed(3), 1.0);
-  return timed(std::clamp(static_cast<int>(1e6 * seconds / warm), 5, 1000));
+  return timed(std::clamp(static_cast<int>(1e6 * seconds / warm), 1, 1000));
 }
 
 /// As the tests: off by at most 1e-6 of the products' magnitudes, 1/4 each on average; 1e-5 on
@@ -110,7 +96,7 @@ struct Options {
   std::string only, json;
 };
 
-void run_shape(const NamedConv& conv, const Options& options, Context& context,
+void run_shape(const NamedConv& conv, const Options& options, Context& context, Stopwatch& watch,
                nlohmann::json& records) {
   const ConvShape& s = conv.shape;
   const double flop = 2 * static_cast<double>(s.macs());
@@ -128,7 +114,7 @@ void run_shape(const NamedConv& conv, const Options& options, Context& context,
         const auto& copy = tensors.copies[i % tensors.copies.size()];
         (version.*direction.launch)(copy.in0.data(), copy.in1.data(), copy.out.data(), s, context);
       };
-      const double time = median_time(launch, options.seconds, context);
+      const double time = median_time(launch, options.seconds, watch);
       const bool bf16_output = holds_bf16(version, direction, 2);
       const std::vector<float> output = from_elements(tensors.copies[0].out.read(), bf16_output);
       if (first) expected = output;
@@ -166,9 +152,10 @@ void run(int argc, char** argv) {
   }
   check_available(Device::kCuda);
   Context context(Device::kCuda);
+  const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
   nlohmann::json times = nlohmann::json::array();
   for (const NamedConv& conv : wrn_convolutions(options.batch, options.widen)) {
-    run_shape(conv, options, context, times);
+    run_shape(conv, options, context, *watch, times);
   }
   if (options.json.empty()) return;
   std::ofstream file(options.json);
@@ -185,14 +172,8 @@ void run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
+  return wrn::guarded_main("bench_ladder", [&] {
     run(argc, argv);
     return 0;
-  } catch (const wrn::Error& error) {
-    fmt::print(stderr, "bench_ladder: {}\n", error.what());
-    return static_cast<int>(error.status);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_ladder: {}\n", error.what());
-    return 1;
-  }
+  });
 }

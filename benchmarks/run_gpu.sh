@@ -22,12 +22,17 @@ fi
 compare=(python3 "$bundle/benchmarks/compare_pytorch.py" --device cuda --data-path "$images"
          --wrn-train "$WRN_TRAIN")
 stage pytorch_28_10 400 "${compare[@]}" --json "$out/pytorch_28_10.json" --model wrn-28-10 --rounds 1
+step() { stage "step_${1//-/_}" 60 "$bundle/bin/bench_step" --model "wrn-$1" --json "$out/step_${1//-/_}.json"; }
+step 28-10
 stage ladder 200 "$bundle/bin/bench_ladder" --json "$out/ladder.json"
 stage ladder_cudnn 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder.json"
 stage pytorch_16_4_40_4 400 "${compare[@]}" --json "$out/pytorch_16_4_40_4.json" \
   --model wrn-16-4 --model wrn-40-4 --rounds 3
+step 16-4
+step 40-4
 stage pytorch_28_10_rounds 600 "${compare[@]}" --json "$out/pytorch_28_10_rounds.json" \
   --model wrn-28-10 --rounds 3
+stage kernels 200 "$bundle/bin/bench_kernels" --benchmark_out="$out/kernels.json"
 for k in 1 2 4 8 12; do
   stage "ladder_$k" 120 "$bundle/bin/bench_ladder" --widen $k --only bf16 --json "$out/ladder_$k.json"
   stage "ladder_cudnn_$k" 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder_$k.json"

@@ -55,16 +55,6 @@ std::size_t aligned(std::size_t bytes) {
   return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-void run_step(const Step& step, Context& context) {
-  if constexpr (kHasCuda) {
-    if (context.named_ranges) {
-      const cuda::Range range(step.name.c_str());
-      return step.run(context);
-    }
-  }
-  step.run(context);
-}
-
 }  // namespace
 
 Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(steps)) {
@@ -136,13 +126,22 @@ void Program::bind(std::byte* arena) {
   for (const auto& [tensor, offset] : offsets_) tensor.info_->data = arena + offset;
 }
 
-void Program::run(Context& context) {
+void Program::run_step(std::size_t i, Context& context) {
   WRN_CHECK(!context.only_plans(), "a Program that was recorded only to be looked at is run");
-  const auto run_all = [&] {
-    for (std::size_t i = 0; i < steps_.size(); ++i) {
-      context.workspace = steps_[i].workspace > 0 ? arena_ + workspace_offsets_[i] : nullptr;
-      run_step(steps_[i], context);
+  const Step& step = steps_.at(i);
+  context.workspace = step.workspace > 0 ? arena_ + workspace_offsets_[i] : nullptr;
+  if constexpr (kHasCuda) {
+    if (context.named_ranges) {
+      const cuda::Range range(step.name.c_str());
+      return step.run(context);
     }
+  }
+  step.run(context);
+}
+
+void Program::run(Context& context) {
+  const auto run_all = [&] {
+    for (std::size_t i = 0; i < steps_.size(); ++i) run_step(i, context);
   };
   if constexpr (kHasCuda) {
     // A graph hides its steps from whoever wants to see their names.

@@ -41,6 +41,16 @@ class TestRecipes(harness.SystemTest):
                  "preprocess": "meanstd", "gamma_init": "one"})
             self.assertEqual(config["dataset"]["name"], "cifar10")
 
+    def test_a_data_set_has_its_recipe(self):
+        config = self.config("--dataset", "svhn", "--data-path", SVHN, "--batch-size", 4,
+                             "--epochs", 2)
+        self.assertEqual((config["recipe"], config["preprocess"], config["lr"]),
+                         ("paper-svhn", "scale", 0.01))
+        config = self.config("--dataset", "svhn", "--recipe", "paper-cifar", "--data-path", SVHN,
+                             "--batch-size", 4, "--epochs", 2)
+        self.assertEqual((config["recipe"], config["preprocess"], config["lr"]),
+                         ("paper-cifar", "meanstd", 0.1))
+
     def test_paper_svhn(self):
         config = self.config("--recipe", "paper-svhn", "--data-path", SVHN, "--batch-size", 4)
         self.assertEqual(

@@ -1,0 +1,210 @@
+// bench_step: how long a training step takes, as a whole and step by step, beside the least time
+// that its products and bytes allow.
+//
+//   bench_step --model wrn-28-10 --json step.json      on the GPU, in bf16, where there is one
+//
+// The whole is timed as wrn_train runs it, on a GPU by replays of one CUDA graph. Then its steps
+// are launched one by one, in order and upon each other's results, with a mark between any two: so
+// caches are as warm as in training. A time is the median over the runs. Where the steps' sum
+// exceeds the whole, the difference is what the gaps between them cost.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <fstream>
+
+#include "apps/guarded_main.h"
+#include "apps/history.h"
+#include "benchmarks/stopwatch.h"
+#include "benchmarks/training_step.h"
+
+namespace wrn {
+namespace {
+
+struct Arguments {
+  std::string model = "wrn-28-10", device = "auto", precision = "auto", json;
+  int batch = 128, threads = 0, runs = 20;
+  double dropout = 0;
+  std::vector<double> ceilings;
+};
+
+/// Of all steps of a kind, or of one.
+struct Time {
+  int steps = 0;
+  double seconds = 0, floor = 0;
+  double macs = 0, bytes = 0;
+};
+
+double time_whole(TrainingStep& training, Stopwatch& watch, int runs, Context& context) {
+  training.program().use_graph();
+  training.program().run(context);  // records the graph
+  watch.mark();
+  for (int i = 0; i < runs; ++i) {
+    training.program().run(context);
+    watch.mark();
+  }
+  return median(watch.laps());
+}
+
+/// Seconds of each step.
+std::vector<double> time_steps(TrainingStep& training, Stopwatch& watch, int runs,
+                               Context& context) {
+  Program& program = training.program();
+  std::vector<std::vector<double>> times(program.steps().size());
+  for (int run = 0; run < runs; ++run) {
+    watch.mark();
+    for (std::size_t i = 0; i < times.size(); ++i) {
+      program.run_step(i, context);
+      watch.mark();
+    }
+    const std::vector<double> laps = watch.laps();
+    for (std::size_t i = 0; i < times.size(); ++i) times[i].push_back(laps[i]);
+  }
+  std::vector<double> medians;
+  for (const std::vector<double>& of_step : times) medians.push_back(median(of_step));
+  return medians;
+}
+
+/// By kind, what takes longest first; and last the sum of all.
+std::vector<std::pair<std::string, Time>> add_up(const std::vector<Step>& steps,
+                                                 const std::vector<double>& seconds,
+                                                 const std::optional<Ceilings>& ceilings) {
+  std::vector<std::pair<std::string, Time>> kinds;
+  Time all;
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const std::string name = kind_of(steps[i]);
+    auto kind = std::find_if(kinds.begin(), kinds.end(),
+                             [&](const auto& other) { return other.first == name; });
+    if (kind == kinds.end()) kind = kinds.insert(kind, {name, {}});
+    for (Time* time : {&kind->second, &all}) {
+      ++time->steps;
+      time->seconds += seconds[i];
+      time->floor += ceilings ? floor_seconds(steps[i], *ceilings) : 0;
+      time->macs += static_cast<double>(steps[i].macs);
+      time->bytes += static_cast<double>(steps[i].bytes());
+    }
+  }
+  std::stable_sort(kinds.begin(), kinds.end(), [](const auto& a, const auto& b) {
+    return a.second.seconds > b.second.seconds;
+  });
+  kinds.emplace_back("all, one by one", all);
+  return kinds;
+}
+
+void print(const std::vector<std::pair<std::string, Time>>& kinds) {
+  fmt::print("{:<28} {:>5} {:>9} {:>6} {:>9} {:>9} {:>8}\n", "kind", "steps", "ms", "share",
+             "model ms", "TFLOP/s", "GB/s");
+  const double all = kinds.back().second.seconds;
+  for (const auto& [kind, time] : kinds) {
+    fmt::print("{:<28} {:>5} {:>9.3f} {:>5.1f}% {:>9} {:>9} {:>8.0f}\n", kind, time.steps,
+               1e3 * time.seconds, 100 * time.seconds / all,
+               time.floor > 0 ? fmt::format("{:.3f}", 1e3 * time.floor) : "-",
+               time.macs > 0 ? fmt::format("{:.2f}", 2e-12 * time.macs / time.seconds) : "-",
+               1e-9 * time.bytes / time.seconds);
+  }
+}
+
+/// A record for each step.
+nlohmann::json to_json(const std::vector<Step>& steps, const std::vector<double>& seconds,
+                       const std::optional<Ceilings>& ceilings) {
+  nlohmann::json records = nlohmann::json::array();
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    records.push_back({{"name", steps[i].name},
+                       {"kind", kind_of(steps[i])},
+                       {"part", steps[i].part},
+                       {"macs", steps[i].macs},
+                       {"bytes", steps[i].bytes()},
+                       {"microseconds", 1e6 * seconds[i]}});
+    if (!ceilings) continue;
+    records.back()["model_microseconds"] = 1e6 * floor_seconds(steps[i], *ceilings);
+  }
+  return records;
+}
+
+int run(Arguments& arguments) {
+  const Device device = resolve_device(arguments.device);
+  check_available(device);
+  const Precision precision = resolve_precision(arguments.precision, device, true);
+  Context context(device, arguments.threads, precision);
+  WideResNetSpec spec = parse_model(arguments.model);
+  spec.dropout = static_cast<float>(arguments.dropout);
+  TrainingStep training(spec, arguments.batch, Placing::kShared, context);
+  const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
+  std::optional<Ceilings> ceilings;
+  if (device == Device::kCuda) ceilings = measured_ceilings(precision);
+  if (const std::vector<double>& given = arguments.ceilings; !given.empty()) {
+    ceilings = {"as given", 1e12 * given[0], 1e12 * given[1]};
+  }
+
+  const double whole = time_whole(training, *watch, arguments.runs, context);
+  const std::vector<double> seconds = time_steps(training, *watch, arguments.runs, context);
+  const std::vector<Step>& steps = training.program().steps();
+  const std::size_t arena = training.program().arena_bytes();
+  const std::size_t state = training.parameters().bytes();
+  fmt::print("{}, batch {}, {}, {}, {}\n", arguments.model, arguments.batch, arguments.precision,
+             device_name(device), library_version(context));
+  print(add_up(steps, seconds, ceilings));
+  fmt::print(
+      "as one: {:.3f} ms, {:.1f} images/s; {:.1f} MiB of activations, {:.1f} MiB of "
+      "parameters\n",
+      1e3 * whole, arguments.batch / whole, static_cast<double>(arena) / 0x1p20,
+      static_cast<double>(state) / 0x1p20);
+  if (arguments.json.empty()) return 0;
+  std::ofstream file(arguments.json);
+  file << nlohmann::json{{"model", arguments.model},
+                         {"batch", arguments.batch},
+                         {"dropout", arguments.dropout},
+                         {"precision", arguments.precision},
+                         {"device", device_name(device)},
+                         {"library", library_version(context)},
+                         {"runs", arguments.runs},
+                         {"step_milliseconds", 1e3 * whole},
+                         {"images_per_second", arguments.batch / whole},
+                         {"activation_bytes", arena},
+                         {"parameter_bytes", state},
+                         {"steps", to_json(steps, seconds, ceilings)}}
+              .dump(1)
+       << '\n';
+  if (!file.flush()) fail("{}: cannot be written", arguments.json);
+  return 0;
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App app("Times a network's training step, as a whole and step by step.", "bench_step");
+  Arguments arguments;
+  app.add_option("--model", arguments.model)->capture_default_str();
+  app.add_option("--batch-size", arguments.batch)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--dropout", arguments.dropout)->capture_default_str();
+  app.add_option("--device", arguments.device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--precision", arguments.precision, "auto, fp32, tf32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}));
+  app.add_option("--threads", arguments.threads, "Of the CPU, 0 = all")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--runs", arguments.runs, "The median is over so many")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--ceilings", arguments.ceilings,
+                 "What the model reckons with, in TFLOP/s and TB/s (default for bf16 on a GPU: "
+                 "those measured on an H100)")
+      ->expected(2)
+      ->check(CLI::PositiveNumber);
+  app.add_option("--json", arguments.json, "Where to write every step's time");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  } catch (const CLI::ParseError& error) {
+    throw Error(fmt::format("{}; see --help", error.what()), Status::kUsage);
+  }
+  return run(arguments);
+}
+
+}  // namespace
+}  // namespace wrn
+
+int main(int argc, char** argv) {
+  return wrn::guarded_main("bench_step", [&] { return wrn::parse_and_run(argc, argv); });
+}

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""That the benchmarks run and count right; how fast is not looked at.
+
+usage: test_benchmarks.py BUILD_DIRECTORY PROGRAM...
+On the CPU, and where the build and the machine have one on a GPU, emulated or real.
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+BUILD, PROGRAMS = Path(sys.argv[1]).resolve(), sys.argv[2:]
+TINY = ["--threads", "1", "--batch-size", "1"]
+CONV1, LAYERS = 32 * 32 * 16 * 27, 3  # multiply-adds of WRN-10-1's first convolution; its groups
+
+
+def run(program, *arguments):
+    return subprocess.run([BUILD / program, *map(str, arguments)], capture_output=True, text=True,
+                          check=False)
+
+
+def has_gpu():
+    return "bench_ladder" in PROGRAMS and run("bench_ladder", "--help").returncode == 0 and \
+        "nowhere" in run("wrn_train", "--device", "cuda", "--data-path", "nowhere").stderr
+
+
+DEVICES = [["--device", "cpu"]]
+if has_gpu():
+    DEVICES += [["--device", "cuda", "--precision", precision] for precision in ("fp32", "bf16")]
+else:
+    print("skipped: no CUDA GPU; on the CPU only")
+
+
+class TestBenchmarks(unittest.TestCase):
+    def test_steps_add_up(self):
+        for device in DEVICES:
+            with self.subTest(device=device), tempfile.TemporaryDirectory() as directory:
+                path = Path(directory) / "step.json"
+                done = run("bench_step", "--model", "wrn-10-1", "--runs", 1, "--ceilings", 1, 0.1,
+                           *device, *TINY, "--json", path)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                result = json.loads(path.read_text())
+                steps = result["steps"]
+                macs = {what: sum(step["macs"] for step in steps if step["name"].endswith(what))
+                        for what in ("fprop", "dgrad", "wgrad")}
+                self.assertGreater(macs["fprop"], 11e6)
+                self.assertEqual(macs["wgrad"], macs["fprop"])
+                self.assertEqual(macs["dgrad"], macs["fprop"] - CONV1)
+                for step in steps:
+                    self.assertGreater(step["microseconds"], 0, step["name"])
+                    floor = 1e6 * max(2 * step["macs"] / 1e12, step["bytes"] / 0.1e12)
+                    self.assertAlmostEqual(step["model_microseconds"], floor, delta=1e-6 * floor)
+                self.assertAlmostEqual(result["images_per_second"],
+                                       1000 / result["step_milliseconds"],
+                                       delta=1e-6 * result["images_per_second"])
+                self.assertIn("conv fprop", done.stdout)
+                self.assertRegex(done.stdout, rf"all, one by one +{len(steps)} ")
+
+    def test_kernels(self):
+        for device in DEVICES:
+            with self.subTest(device=device):
+                done = run("bench_kernels", *device, *TINY, "--widen", 1, "--ceilings", 1, 0.1,
+                           "--benchmark_filter=conv1 fprop|bn2 forward|^k=1/loss",
+                           "--benchmark_format=json")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                result = json.loads(done.stdout)
+                self.assertIn("device", result["context"])
+                kernels = {kernel["name"].split("/")[1]: kernel for kernel in result["benchmarks"]}
+                self.assertEqual(len(kernels), 1 + 2 * LAYERS + 1, sorted(kernels))
+                conv1 = kernels["conv1 fprop 1x32x32x16"]
+                seconds = 1e-6 * conv1["real_time"]
+                self.assertAlmostEqual(conv1["TFLOP/s"] * seconds, 2e-12 * CONV1, delta=1e-14)
+                for kernel in kernels.values():
+                    self.assertGreater(kernel["GB/s"], 0)
+                    self.assertGreater(kernel["%"], 0)
+
+    def test_every_ladder_agrees_with_v0(self):
+        if len(DEVICES) == 1:
+            self.skipTest("no CUDA GPU")
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "ladder.json"
+            done = run("bench_ladder", "--batch", 1, "--widen", 1, "--seconds", 0, "--only", "bf16",
+                       "--json", path)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            times = json.loads(path.read_text())["times"]
+            self.assertEqual(len({time["version"] for time in times}), 2)
+            self.assertTrue(all(time["microseconds"] > 0 for time in times))
+
+    def test_bad_arguments(self):
+        for arguments, status, word in [
+                (["bench_step", "--model", "wrn-11-1"], 2, "depth 11"),
+                (["bench_step", "--runs", "0"], 2, "--runs"),
+                (["bench_step", "--device", "cpu", "--precision", "bf16"], 2, "fp32 only"),
+                (["bench_step", "--device", "cpu", "--model", "wrn-10-1", "--runs", 1, *TINY,
+                  "--json", "/nowhere/step.json"], 1, "/nowhere/step.json"),
+                (["bench_kernels", "--benchmark_nonsense"], 2, "--benchmark_nonsense"),
+                (["bench_kernels", "--widen", "0"], 2, "--widen")]:
+            with self.subTest(arguments=arguments):
+                done = run(*arguments)
+                self.assertEqual(done.returncode, status, done.stderr)
+                self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+                self.assertIn(word, done.stderr)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -1,0 +1,58 @@
+#include "benchmarks/training_step.h"
+
+#include <numeric>
+#include <random>
+
+namespace wrn {
+namespace {
+
+Dataset random_images(int count, int classes) {
+  std::mt19937 generator(1);
+  Dataset images;
+  images.class_names.resize(static_cast<std::size_t>(classes));
+  images.images.resize(static_cast<std::size_t>(count) * kImageBytes);
+  for (std::uint8_t& byte : images.images) byte = static_cast<std::uint8_t>(generator() >> 24);
+  for (int i = 0; i < count; ++i) images.labels.push_back(static_cast<std::uint8_t>(i % classes));
+  return images;
+}
+
+Tensor first_images(int count, Device device) {
+  std::vector<std::int32_t> indices(static_cast<std::size_t>(count));
+  std::iota(indices.begin(), indices.end(), 0);
+  const Tensor order = Tensor::persistent("order", {count}, DType::kI32, device);
+  order.write<std::int32_t>(indices);
+  return order;
+}
+
+}  // namespace
+
+TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placing, Context& context)
+    : model_(spec, context.device(), context.precision()),
+      state_(context.device()),
+      data_(random_images(batch, spec.classes), {}, context.device()),
+      order_(first_images(batch, context.device())),
+      program_(record_step(model_, data_,
+                           {order_, batch, {{127, 127, 127}, {64, 64, 64}}, /*augment=*/true},
+                           state_, context)
+                   .placed(placing)),
+      arena_(program_.arena_bytes(), "the tensors of a step", context.device()) {
+  model_.initialise(1, GammaInit::kOne);
+  StepState step{};
+  step.seed = 1;
+  step.momentum = 0.9F;
+  step.gradient_scale = 1;
+  step.weight_decay = 5e-4F;
+  state_.step.write<StepState>(std::span(&step, 1));
+  program_.bind(arena_.data());
+  program_.run(context);
+}
+
+std::string kind_of(const Step& step) {
+  const std::string& name = step.name;
+  const std::size_t dot = name.rfind('.');
+  std::string kind = name.substr(dot == std::string::npos ? 0 : dot + 1);
+  std::erase_if(kind, [](char c) { return c >= '0' && c <= '9'; });
+  return kind;
+}
+
+}  // namespace wrn

@@ -1,0 +1,31 @@
+// A network's training step, ready to be run and timed, as a whole or step by step.
+#pragma once
+
+#include "apps/plan.h"
+#include "apps/trainer.h"
+
+namespace wrn {
+
+class TrainingStep {
+ public:
+  /// Of `batch` random images, with weights as at the start of training, which stay: the learning
+  /// rate is zero. It is run once, so that every tensor holds what a step leaves there.
+  TrainingStep(const WideResNetSpec&, int batch, Placing, Context&);
+
+  Program& program() { return program_; }
+  const Parameters& parameters() const { return model_.parameters(); }
+
+ private:
+  WideResNet model_;
+  RunState state_;
+  ResidentData data_;
+  Tensor order_;
+  Program program_;
+  Buffer arena_;
+};
+
+/// The name without the part of the network that it stands in: "block1.layer.0.bn2 forward" is a
+/// "bn forward".
+std::string kind_of(const Step&);
+
+}  // namespace wrn
