@@ -127,10 +127,6 @@ unsigned char poison() { return state().poison; }
 Progress progress() { return state().progress; }
 void set_poison(unsigned char byte) { state().poison = byte; }
 void set_progress(Progress progress) { state().progress = progress; }
-void set_device(int multiprocessors, int major) {
-  state().multiprocessors = multiprocessors;
-  state().major = major;
-}
 
 void set_seed(std::uint64_t seed) {
   set_order_seed(seed);
@@ -238,8 +234,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
   *p = {};
   std::strcpy(p->name, "emulated GPU");
-  p->major = state().major;
-  p->multiProcessorCount = state().multiprocessors;
+  p->major = 9;
+  p->multiProcessorCount = 4;
   p->totalGlobalMem = simt::memory_size();
   p->sharedMemPerBlock = 48 << 10;
   p->sharedMemPerBlockOptin = 227 << 10;

@@ -25,9 +25,6 @@ void set_seed(std::uint64_t seed);
 void set_order_seed(std::uint64_t seed);
 void set_poison(unsigned char byte);
 void set_progress(Progress progress);
-/// What a Context made from now on sees: 4 multiprocessors of compute capability 9.0 at first. With
-/// one, a kernel that gives each multiprocessor a share of the work does all of it in one block.
-void set_device(int multiprocessors, int major);
 
 /// The names of the kernels that have run, without template arguments.
 std::set<std::string> launched_kernels();

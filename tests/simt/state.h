@@ -65,7 +65,6 @@ struct State {
   std::uint64_t tickets = 0;
   unsigned char poison = 0xFF;
   Progress progress = Progress::kLatest;
-  int multiprocessors = 4, major = 9;
   Random random{0};
   cudaError_t last_error = cudaSuccess;
 };
