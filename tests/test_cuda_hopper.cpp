@@ -1,6 +1,7 @@
 // v5 of the convolution: every width of tile, ring position and channel remainder that it has, in
 // every direction, against the double-precision oracle; and the same bits with every seed. The
 // ladder's test (test_cuda_conv.cpp) holds it to the other versions' shapes.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
