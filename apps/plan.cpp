@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/conv3x3/v5_tiles.h"
+
 namespace wrn {
 namespace {
 
@@ -24,7 +26,7 @@ void print_steps(std::ostream& out, const Program& program,
     out << fmt::format(
         "{:<44} {:>9.2f} {:>9.3f} {:>9}\n", step.name, mib(static_cast<double>(step.bytes())),
         1e-9 * static_cast<double>(step.macs),
-        ceilings ? fmt::format("{:.1f}", 1e6 * floor_seconds(step, *ceilings)) : "-");
+        ceilings ? fmt::format("{:.1f}", 1e6 * model_seconds(step, *ceilings)) : "-");
     out << fmt::format("    reads {}\n    writes {}\n", list_of(step.reads), list_of(step.writes));
   }
 }
@@ -58,12 +60,19 @@ void print_memory(std::ostream& out, const Program& program, const Parameters& p
 
 std::optional<Ceilings> measured_ceilings(Precision precision) {
   if (precision != Precision::kBf16) return std::nullopt;
-  return Ceilings{"NVIDIA H100, measured", 798e12, 3.0e12};
+  return Ceilings{"NVIDIA H100, measured", 798e12, 3.0e12, 132};
 }
 
-double floor_seconds(const Step& step, const Ceilings& ceilings) {
-  return std::max(2 * static_cast<double>(step.macs) / ceilings.flops,
-                  static_cast<double>(step.bytes()) / ceilings.bytes);
+double model_seconds(const Step& step, const Ceilings& ceilings) {
+  auto macs = static_cast<double>(step.macs), bytes = static_cast<double>(step.bytes());
+  if (ceilings.multiprocessors > 0 && step.conv && cuda::v5::takes(step.conv->shape)) {
+    const auto& [product, shape] = *step.conv;
+    macs = static_cast<double>(cuda::v5::executed_macs(product, shape, ceilings.multiprocessors));
+    if (product == ConvProduct::kWgrad) {
+      bytes += static_cast<double>(cuda::v5::partial_traffic(shape, ceilings.multiprocessors));
+    }
+  }
+  return std::max(2 * macs / ceilings.flops, bytes / ceilings.bytes);
 }
 
 std::vector<PartTotals> totals_by_part(const Program& program,
@@ -79,7 +88,7 @@ std::vector<PartTotals> totals_by_part(const Program& program,
       if (x.is_persistent()) continue;
       part->largest = std::max(part->largest, static_cast<std::int64_t>(x.bytes()));
     }
-    if (ceilings) part->seconds += floor_seconds(step, *ceilings);
+    if (ceilings) part->seconds += model_seconds(step, *ceilings);
   }
   return parts;
 }
@@ -99,13 +108,17 @@ void print_plan(std::ostream& out, const std::string& title, const Program& prog
   double seconds = 0;
   for (const PartTotals& part : parts) seconds += part.seconds;
   out << fmt::format(
-      "\nTime, modelled: {:.2f} ms a step, {:.0f} images/s: every step at the larger of its two "
-      "floors,\n"
-      "                {:.0f} TFLOP/s of products and {:.2f} TB/s of memory ({}), with no gaps, no "
-      "caches and\n"
-      "                no partial sums of split products; measured: not measured yet\n",
+      "\nTime, modelled: {:.2f} ms a step, {:.0f} images/s: every step at the larger of what its "
+      "products and its\n"
+      "                bytes need, at {:.0f} TFLOP/s and {:.2f} TB/s ({}), with no gaps and no "
+      "caches;\n"
+      "                {}; measured: not measured yet\n",
       1e3 * seconds, batch / seconds, 1e-12 * ceilings->flops, 1e-12 * ceilings->bytes,
-      ceilings->device);
+      ceilings->device,
+      ceilings->multiprocessors > 0
+          ? fmt::format("convolutions in whole tiles, in waves of {} multiprocessors",
+                        ceilings->multiprocessors)
+          : "tiles and waves not counted");
 }
 
 }  // namespace wrn

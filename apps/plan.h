@@ -15,16 +15,20 @@ namespace wrn {
 /// What a device can do at most, as measured on it.
 struct Ceilings {
   std::string device;
-  double flops;  // of a matrix product, a second
-  double bytes;  // of a copy, read and written, a second
+  double flops;             // of a matrix product, a second
+  double bytes;             // of a copy, read and written, a second
+  int multiprocessors = 0;  // of a Hopper, whose convolutions are v5's; else 0
 };
 
 /// Of an H100: an 8192^3 product of random bf16, and a copy larger than the L2. Those of the other
 /// precisions have not been measured.
 std::optional<Ceilings> measured_ceilings(Precision);
 
-/// The least time that a step can take: the larger of what its products and its bytes need.
-double floor_seconds(const Step&, const Ceilings&);
+/// The time that a step takes by the model: the larger of what its products and its bytes need.
+/// Where the multiprocessors are known, a convolution's products are those of its tiles, edges and
+/// last wave included (kernels/conv3x3/v5_tiles.h), and its bytes include the partial sums of
+/// split products. Launches, and what is not overlapped within a kernel, cost nothing.
+double model_seconds(const Step&, const Ceilings&);
 
 /// Of the steps of a part of the network (Step::part).
 struct PartTotals {

@@ -7,7 +7,7 @@
 // deeper networks of that width have. Its tensors hold what a training step leaves there, each in
 // memory of its own, so that a step repeated does the same again. A GPU's L2 cache is flushed
 // before each launch, and the time is that between two events around it. Counters: TFLOP/s, GB/s
-// (each tensor once), and % of the least time that the GPU's ceilings allow.
+// (each tensor once), and the model's time (apps/plan.h) in % of the measured one.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
@@ -64,7 +64,7 @@ void run_step(benchmark::State& state, Program& program, std::size_t i, Stopwatc
   };
   if (step.macs > 0) count("TFLOP/s", 2e-12 * static_cast<double>(step.macs));
   count("GB/s", 1e-9 * static_cast<double>(step.bytes()));
-  if (ceilings) count("%", 100 * floor_seconds(step, *ceilings));
+  if (ceilings) count("%", 100 * model_seconds(step, *ceilings));
 }
 
 /// The shape of what the step writes: "128x32x32x160".

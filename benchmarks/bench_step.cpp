@@ -1,5 +1,5 @@
-// bench_step: how long a training step takes, as a whole and step by step, beside the least time
-// that its products and bytes allow.
+// bench_step: how long a training step takes, as a whole and step by step, beside what the
+// model of wrn_train --plan says.
 //
 //   bench_step --model wrn-28-10 --json step.json      on the GPU, in bf16, where there is one
 //
@@ -31,7 +31,7 @@ struct Arguments {
 /// Of all steps of a kind, or of one.
 struct Time {
   int steps = 0;
-  double seconds = 0, floor = 0;
+  double seconds = 0, model = 0;
   double macs = 0, bytes = 0;
 };
 
@@ -79,7 +79,7 @@ std::vector<std::pair<std::string, Time>> add_up(const std::vector<Step>& steps,
     for (Time* time : {&kind->second, &all}) {
       ++time->steps;
       time->seconds += seconds[i];
-      time->floor += ceilings ? floor_seconds(steps[i], *ceilings) : 0;
+      time->model += ceilings ? model_seconds(steps[i], *ceilings) : 0;
       time->macs += static_cast<double>(steps[i].macs);
       time->bytes += static_cast<double>(steps[i].bytes());
     }
@@ -98,7 +98,7 @@ void print(const std::vector<std::pair<std::string, Time>>& kinds) {
   for (const auto& [kind, time] : kinds) {
     fmt::print("{:<28} {:>5} {:>9.3f} {:>5.1f}% {:>9} {:>9} {:>8.0f}\n", kind, time.steps,
                1e3 * time.seconds, 100 * time.seconds / all,
-               time.floor > 0 ? fmt::format("{:.3f}", 1e3 * time.floor) : "-",
+               time.model > 0 ? fmt::format("{:.3f}", 1e3 * time.model) : "-",
                time.macs > 0 ? fmt::format("{:.2f}", 2e-12 * time.macs / time.seconds) : "-",
                1e-9 * time.bytes / time.seconds);
   }
@@ -116,7 +116,7 @@ nlohmann::json to_json(const std::vector<Step>& steps, const std::vector<double>
                        {"bytes", steps[i].bytes()},
                        {"microseconds", 1e6 * seconds[i]}});
     if (!ceilings) continue;
-    records.back()["model_microseconds"] = 1e6 * floor_seconds(steps[i], *ceilings);
+    records.back()["model_microseconds"] = 1e6 * model_seconds(steps[i], *ceilings);
   }
   return records;
 }

@@ -14,6 +14,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -27,13 +28,20 @@ namespace wrn {
 enum class Mode { kTraining, kInference };
 enum class Phase { kForward, kBackward, kOptimiser };
 
+/// A convolution: what tiles it is cut into follows from it.
+struct ConvWork {
+  ConvProduct product;
+  ConvShape shape;
+};
+
 struct Step {
   std::string name;
   std::vector<Tensor> reads = {}, writes = {};
   /// (written, read): the kernel allows both to have one address.
   std::vector<std::pair<Tensor, Tensor>> in_place = {};
-  std::size_t workspace = 0;  // bytes of Context::workspace
-  std::int64_t macs = 0;      // multiply-adds of a matrix product
+  std::size_t workspace = 0;          // bytes of Context::workspace
+  std::int64_t macs = 0;              // multiply-adds of a matrix product
+  std::optional<ConvWork> conv = {};  // where that is a convolution
   /// Bytes it moves beyond every tensor of `reads` and `writes` once: those it reads a second time,
   /// less those of a large one that it does not touch.
   std::int64_t extra_bytes = 0;

@@ -76,9 +76,6 @@ void launch(const Kernel<P...>& kernel, dim3 grid, dim3 block, std::size_t share
 #endif
 }
 
-/// ceil(a / b), for grids.
-constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 /// Blocks for `items` elements in chunks of `per_block`, in a kernel that strides over the grid:
 /// all of them, or a few for each multiprocessor where there are many.
 inline unsigned grid_stride_blocks(std::int64_t items, std::int64_t per_block, Context& context) {

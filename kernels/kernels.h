@@ -11,6 +11,9 @@
 
 namespace wrn {
 
+/// ceil(a / b)
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
 /// A square convolution: y[n,p,q,k] = sum over r,s,c of x[n, p*stride+r-pad, q*stride+s-pad, c] *
 /// w[k,r,s,c], reading zero outside of x. pad = r/2: a 3x3 filter keeps the size, a 1x1 needs none.
 struct ConvShape {
@@ -24,6 +27,9 @@ struct ConvShape {
   /// Multiply-adds of one direction, those with the zero padding counted.
   constexpr std::int64_t macs() const { return y_size() * r * r * c; }
 };
+
+/// What a convolution computes of x, w and y: y, the gradient of x, or that of w.
+enum class ConvProduct { kFprop, kDgrad, kWgrad };
 
 /// Images [n,h,w,c]; a batch norm sees them as n*h*w rows of c channels.
 struct ImageShape {

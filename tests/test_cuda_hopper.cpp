@@ -11,11 +11,11 @@
 #include "catch.h"
 #include "device_array.h"
 #include "kernels/conv3x3/ladder.h"
+#include "kernels/conv3x3/v5_tiles.h"
 #include "kernels/error.h"
 #include "kernels/tensor_map.h"
 #include "oracle.h"
 #if defined(WRN_EMULATED)
-#include "kernels/conv3x3/v5_hopper.cuh"
 #include "simt/simt.h"
 #endif
 
@@ -155,24 +155,19 @@ TEST_CASE("v5 refuses what it cannot do") {
   CHECK_FALSE(cuda::v5::supports({1, 7, 5, 8, 8, 3, 1}, context));
 }
 
-#if defined(WRN_EMULATED)
 TEST_CASE("the shapes take every width of tile in every direction") {
-  const auto width = [](std::int64_t units, int columns) {
-    return cuda::v5::with_tile(units, columns, 1, [](auto tile) { return tile.kColumns; });
-  };
   std::set<int> widths[3];
   for (const ConvShape& s : kShapes) {
     const std::int64_t units = cuda::v5::PixelBlocks(s).count;
-    const int phases = std::min(s.stride, s.h) * std::min(s.stride, s.w);
-    widths[0].insert(width(units, s.k));
-    widths[1].insert(width(units * phases, s.c));
-    widths[2].insert(width(1 << 20, s.k));  // whose rows count for nothing
+    const std::int64_t phases = std::ssize(cuda::v5::phases(s));
+    widths[0].insert(cuda::v5::tile_columns(units, s.k, 1));
+    widths[1].insert(cuda::v5::tile_columns(units * phases, s.c, 1));
+    widths[2].insert(cuda::v5::wgrad_plan(s, 1).columns);
   }
   for (const std::set<int>& each : widths) {
-    CHECK(each == std::set{16, 32, 64, 128, 160, 192, 256});
+    CHECK(each == std::set<int>(cuda::v5::kWidths.begin(), cuda::v5::kWidths.end()));
   }
 }
-#endif
 
 TEST_CASE("v5 names the GPU that it is not for") {
   Context context(Device::kCuda);

@@ -7,6 +7,7 @@
 #include "apps/trainer.h"
 #include "catch.h"
 #include "engine/checkpoint.h"
+#include "kernels/conv3x3/v5_tiles.h"
 
 using namespace wrn;
 
@@ -57,6 +58,45 @@ TEST_CASE("a block reads and writes what a count by hand says") {
   CHECK(block.read_and_written == (2 * (3 + 5 + 2 + 4) + 6) * e + 2 * (3 * mask + filters + norms));
   CHECK(block.macs == 2 * 3 * std::int64_t{8} * 32 * 32 * 16 * 16 * 9);
   CHECK(block.e() == Approx(34.8).margin(0.5));
+}
+
+TEST_CASE("convolutions are modelled in whole tiles and waves") {
+  constexpr int kSms = 132;
+  const auto waste = [](ConvProduct product, const ConvShape& shape) {
+    return static_cast<double>(cuda::v5::executed_macs(product, shape, kSms)) /
+           static_cast<double>(shape.macs());
+  };
+  // 131,072 pixels are 512 tiles of 256 x 160, which fit: in four waves there is room for 528.
+  const ConvShape inner{128, 32, 32, 160, 160, 3, 1};
+  CHECK(waste(ConvProduct::kFprop, inner) == Approx(528.0 / 512));
+  CHECK(waste(ConvProduct::kDgrad, inner) == Approx(528.0 / 512));
+  // 15 x 15 pixels in blocks of 64 would need whole rows of 15: not for v5. 14 x 16 are four blocks
+  // of 4 x 16, the last one half empty; one of four units of a tile of 256 x 16 is a block.
+  CHECK_FALSE(cuda::v5::takes({1, 15, 15, 16, 16, 3, 1}));
+  CHECK(cuda::v5::takes({1, 14, 16, 16, 16, 3, 1}));
+  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 14, 16, 16, 16, 3, 1}, 1) ==
+        256 * 16 * 16 * 9);
+  // 24 channels are a box of 32.
+  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 16, 16, 24, 16, 3, 1}, 1) ==
+        256 * 16 * 32 * 9);
+  // The phases of stride 2 meet 4, 2, 2 and 1 taps; on one multiprocessor they come to the same.
+  const ConvShape strided{4, 32, 32, 16, 16, 3, 2};
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 1) == strided.macs());
+  // On four, each has one tile of each phase: the busiest is no busier.
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 4) == strided.macs());
+  // On 16, one has nothing but a tile of four taps.
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 16) ==
+        std::int64_t{16} * 256 * 16 * 16 * 4);
+  // wgrad: three tiles of 256 x 160 of 1440 x 160, six in all with the edge; blocks of pixels in
+  // parts.
+  const cuda::v5::WgradPlan plan = cuda::v5::wgrad_plan(inner, kSms);
+  CHECK(plan.columns == 160);
+  CHECK(plan.row_tiles == 6);
+  CHECK(plan.column_tiles == 1);
+  CHECK(plan.parts * plan.blocks_of_part >= 2048);
+  CHECK((plan.parts - 1) * plan.blocks_of_part < 2048);
+  CHECK(waste(ConvProduct::kWgrad, inner) < 1.15);
+  CHECK(cuda::v5::partial_traffic(inner, kSms) == 2 * std::int64_t{plan.parts} * 160 * 9 * 160 * 4);
 }
 
 TEST_CASE("the modelled step of WRN-28-10 lies between op by op and fused") {

@@ -27,6 +27,7 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
              .writes = {y},
              .workspace = WRN_ON(tape.context(), conv_fprop_workspace(shape, tape.context())),
              .macs = shape.macs(),
+             .conv = ConvWork{ConvProduct::kFprop, shape},
              .run = [=](Context& context) {
                WRN_ON_REAL(x, context,
                            conv_fprop(x.data<Real>(), filters.data<Real>(), y.data<Real>(), shape,
@@ -43,6 +44,7 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
                  .writes = {dw},
                  .workspace = WRN_ON(tape.context(), conv_wgrad_workspace(shape, tape.context())),
                  .macs = shape.macs(),
+                 .conv = ConvWork{ConvProduct::kWgrad, shape},
                  .run = [=](Context& context) {
                    WRN_ON_REAL(x, context,
                                conv_wgrad(x.data<Real>(), dy.data<Real>(), dw.data<float>(), shape,
@@ -57,6 +59,7 @@ Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
                  .writes = {dx},
                  .workspace = WRN_ON(tape.context(), conv_dgrad_workspace(shape, tape.context())),
                  .macs = shape.macs(),
+                 .conv = ConvWork{ConvProduct::kDgrad, shape},
                  .run = [=](Context& context) {
                    WRN_ON_REAL(x, context,
                                conv_dgrad(dy.data<Real>(), filters.data<Real>(), dx.data<Real>(),

@@ -6,24 +6,13 @@
 namespace wrn::cuda::v5 {
 namespace {
 
-/// Row h of a phase meets every stride-th tap from the first; p = h + offset - i for number i of
-/// them.
-struct PhaseTaps {
-  int first, count, offset;
-};
-PhaseTaps phase_taps(const ConvShape& s, int phase) {
-  const int first = (phase + s.pad()) % s.stride;
-  return {first, static_cast<int>(divide_up(std::max(s.r - first, 0), s.stride)),
-          (phase + s.pad() - first) / s.stride};
-}
-
 void make_phase_map(CUtensorMap& map, bf16* dx, const ConvShape& s, const PixelBlocks& blocks,
-                    int phase_h, int phase_w, int box) {
+                    const Phase& phase, int box) {
   const std::int64_t pixel = std::int64_t{s.c} * 2, row = pixel * s.w, image = row * s.h;
-  make_tensor_map(map, dx + (std::int64_t{phase_h} * s.w + phase_w) * s.c,
+  make_tensor_map(map, dx + (std::int64_t{phase.h} * s.w + phase.w) * s.c,
                   {{s.c, 2, box},
-                   {divide_up(s.w - phase_w, s.stride), pixel * s.stride, blocks.w},
-                   {divide_up(s.h - phase_h, s.stride), row * s.stride, blocks.h},
+                   {divide_up(s.w - phase.w, s.stride), pixel * s.stride, blocks.w},
+                   {divide_up(s.h - phase.h, s.stride), row * s.stride, blocks.h},
                    {s.n, image, blocks.n}});
 }
 
@@ -41,30 +30,22 @@ void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s, Context&
   g.filter_down = s.stride * s.r;
   g.filter_right = s.stride;
   g.parts = 0;
-  int phase_h[kMostParts], phase_w[kMostParts];
-  // The phase with the most taps first, so that it is not left late. An image of one row or column
-  // has no odd ones.
-  for (int h = std::min(s.stride, s.h) - 1; h >= 0; --h) {
-    for (int v = std::min(s.stride, s.w) - 1; v >= 0; --v) {
-      const PhaseTaps down = phase_taps(s, h), right = phase_taps(s, v);
-      const int taps = down.count * right.count;
-      phase_h[g.parts] = h;
-      phase_w[g.parts] = v;
-      g.part[g.parts++] = {{},
-                           down.count,
-                           right.count,
-                           down.offset,
-                           right.offset,
-                           down.first * s.r + right.first,
-                           gather_slices(taps, s.k, g.box)};
-    }
+  const std::vector<Phase> all = phases(s);
+  for (const auto& [h, w, down, right] : all) {
+    g.part[g.parts++] = {{},
+                         down.count,
+                         right.count,
+                         down.offset,
+                         right.offset,
+                         down.first * s.r + right.first,
+                         gather_slices(down.count * right.count, s.k)};
   }
   const auto map_filters = [&](CUtensorMap& map, int box) {
     const std::int64_t tap = std::int64_t{s.c} * 2;
     make_tensor_map(map, w, {{s.c, 2, box}, {s.r * s.r, tap, 1}, {s.k, tap * s.r * s.r, g.box}});
   };
   const auto map_out = [&](CUtensorMap& map, int i, int box) {
-    make_phase_map(map, dx, s, g.blocks, phase_h[i], phase_w[i], box);
+    make_phase_map(map, dx, s, g.blocks, all[static_cast<std::size_t>(i)], box);
   };
   run<true>(g, map_filters, map_out, context);
 }

@@ -15,7 +15,7 @@ void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& s, Context& c
   g.filter_down = s.r;
   g.filter_right = 1;
   g.parts = 1;
-  g.part[0] = {{}, s.r, s.r, -s.pad(), -s.pad(), 0, gather_slices(s.r * s.r, s.c, g.box)};
+  g.part[0] = {{}, s.r, s.r, -s.pad(), -s.pad(), 0, gather_slices(s.r * s.r, s.c)};
   const auto map_filters = [&](CUtensorMap& map, int box) {
     const std::int64_t tap = std::int64_t{s.c} * 2;
     make_tensor_map(map, w, {{s.c, 2, g.box}, {s.r * s.r, tap, 1}, {s.k, tap * s.r * s.r, box}});

@@ -7,6 +7,8 @@
 
 namespace wrn::cuda::v5 {
 
+constexpr int kMostParts = 4;
+
 /// One dense product. fprop is one; dgrad is one for each phase of the stride (README.md).
 struct Part {
   CUtensorMap out;
@@ -52,7 +54,7 @@ __device__ void load_tiles(const Gather& g, Shared<N>& shared) {
     int3 pixel[kRows / kUnit];
 #pragma unroll
     for (int u = 0; u < kRows / kUnit; ++u) {
-      pixel[u] = g.blocks.first(place.row * (kRows / kUnit) + u);
+      pixel[u] = first_pixel(g.blocks, place.row * (kRows / kUnit) + u);
     }
     int i = 0, j = 0, channel = 0;
     for (int slice = 0; slice < part.slices.count; ++slice) {
@@ -114,7 +116,7 @@ __device__ void store_tile(const Sums<N>& sum, const Gather& g, const TilePlace&
     named_barrier(1 + consumer, kWarpgroup);
     const int block = (place.row * kConsumers + consumer) * Tile<N>::kUnits + u;
     if (!issues || block >= g.blocks.count) continue;
-    const int3 pixel = g.blocks.first(block);
+    const int3 pixel = first_pixel(g.blocks, block);
     for (int p = 0; p < N && place.column * N + p < g.columns; p += kPanel) {
       store_box(g.part[place.part].out, out + p * kUnit * 2, place.column * N + p, pixel.x, pixel.y,
                 pixel.z);
@@ -146,25 +148,13 @@ __global__ void __launch_bounds__(kThreads, 1) gather_kernel(const __grid_consta
 #endif
 }
 
-/// Of taps x channels, in boxes.
-inline Slices gather_slices(int taps, int channels, int box) {
-  const int chunks = static_cast<int>(divide_up(channels, box));  // in a tap
-  if (box == kDepth) {
-    const int last = static_cast<int>(divide_up(channels - (chunks - 1) * box, kDepth / kSteps));
-    return {taps * chunks, chunks, last};
-  }
-  const int steps = taps * chunks * (box / (kDepth / kSteps));
-  const int count = static_cast<int>(divide_up(steps, kSteps));
-  return {count, count, steps - (count - 1) * kSteps};
-}
-
 /// Chooses a tile, maps what depends on it by map_filters(map, box of columns) and map_out(map,
 /// part, box of columns), and launches g.
 template <bool kAcrossB, typename MapFilters, typename MapOut>
 void run(Gather& g, MapFilters map_filters, MapOut map_out, Context& context) {
   const int multiprocessors = context.runtime().device.multiProcessorCount;
   const std::int64_t units = std::int64_t{g.blocks.count} * g.parts;
-  with_tile(units, g.columns, multiprocessors, [&](auto tile) {
+  with_tile(tile_columns(units, g.columns, multiprocessors), [&](auto tile) {
     constexpr int N = tile.kColumns;
     map_filters(g.filters, kAcrossB ? tile.kPanel : N);
     for (int i = 0; i < g.parts; ++i) map_out(g.part[i].out, i, tile.kPanel);

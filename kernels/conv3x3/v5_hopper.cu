@@ -12,8 +12,7 @@ bool supports(const ConvShape& s, Context& context) {
 #endif
   check_shape(s);
   const cudaDeviceProp& device = context.runtime().device;
-  return kCompiled && device.major == 9 && device.minor == 0 && s.c % 8 == 0 && s.k % 8 == 0 &&
-         PixelBlocks::can_cut(s.p(), s.q());
+  return kCompiled && device.major == 9 && device.minor == 0 && takes(s);
 }
 
 void check(const ConvShape& s, const void* a, const void* b, const void* out, Context& context) {

@@ -14,30 +14,26 @@
 //   - The grid is one block an SM, and a block takes tile after tile: while its consumers store
 //     one, its producer has begun to load the next.
 //
-// Images: PixelBlocks below says which sizes. Channels: multiples of 8, as a map's strides are
-// multiples of 16 bytes. README.md has pictures.
+// Images: PixelBlocks (v5_tiles.h) says which sizes. Channels: multiples of 8, as a map's strides
+// are multiples of 16 bytes. README.md has pictures.
 #pragma once
 
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
+#include "kernels/conv3x3/v5_tiles.h"
 #include "kernels/hopper.cuh"
 #include "kernels/tensor_map.h"
 
 namespace wrn::cuda::v5 {
 
-constexpr int kDepth = 64, kSteps = 4;  // of a slice; a product is 16 deep
-constexpr int kUnit = 64;               // rows of a product: pixels, or of dw a tap's channels
-constexpr int kConsumers = 2;
 constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
-constexpr int kMostParts = 4;
 
 /// What a block of N columns is made of. A consumer has kUnits x N / 2 sums in each thread's
 /// registers.
 template <int N>
 struct Tile {
   static constexpr int kColumns = N;
-  static constexpr int kUnits = N > 160 ? 1 : 2;
-  static constexpr int kRows = kConsumers * kUnits * kUnit;
+  static constexpr int kUnits = units_of_consumer(N), kRows = rows_of_tile(N);
   /// As many as there is room for, beside `out` and the barriers, but 4 are enough.
   static constexpr int kStages =
       std::min(4, (227 * 1024 - kConsumers * kUnit * N * 2 - 1024) / ((kRows + N) * kDepth * 2));
@@ -69,30 +65,12 @@ struct Turn {
   }
 };
 
-/// The blocks of 64 pixels that images of p x q are cut into: whole rows, or of rows wider than 64
-/// a part. The last block of an image may reach beyond it; small images share a block.
-struct PixelBlocks {
-  int w, h, n;           // pixels of a block
-  Divisor across, down;  // blocks in a row, rows of blocks in an image
-  int count;
-
-  static bool can_cut(int p, int q) {
-    return q % kUnit == 0 || (kUnit % q == 0 && (p >= kUnit / q || kUnit / q % p == 0));
-  }
-  explicit PixelBlocks(const ConvShape& s)
-      : w(std::min(s.q(), kUnit)),
-        h(std::min(s.p(), kUnit / w)),
-        n(kUnit / w / h),
-        across(s.q() / w),
-        down(static_cast<int>(divide_up(s.p(), h))),
-        count(static_cast<int>(divide_up(s.n, n)) * down.value() * across.value()) {}
-
-  /// The first pixel of block i: x is its column, y its row, z its image.
-  __device__ int3 first(int i) const {
-    const int line = across.divide(i), image = down.divide(line);
-    return {(i - line * across.value()) * w, (line - image * down.value()) * h, image * n};
-  }
-};
+/// The first pixel of block i: x is its column, y its row, z its image.
+__device__ inline int3 first_pixel(const PixelBlocks& blocks, int i) {
+  const int line = blocks.across.divide(i), image = blocks.down.divide(line);
+  return {(i - line * blocks.across.value()) * blocks.w,
+          (line - image * blocks.down.value()) * blocks.h, image * blocks.n};
+}
 
 /// Where in a stage wgmma finds an operand: a descriptor's layout, and in bytes where its step of
 /// the slice begins and how far the next 64 rows are.
@@ -105,12 +83,6 @@ OperandView along_depth(int box, int rows);
 /// Contiguous across: boxes of `box` columns, kDepth deep or, with `chunk` < kDepth, that much deep
 /// and kDepth / chunk times after each other for a tile of `columns`.
 OperandView across_depth(int box, int chunk, int columns);
-
-/// The slices of a tile's depth, and how many of their steps count: in each `period`th only the
-/// first `last_steps`, the rest being zeros.
-struct Slices {
-  int count, period, last_steps;
-};
 
 template <int N>
 __device__ void init(Shared<N>& shared) {
@@ -179,30 +151,14 @@ __device__ inline int2 place_of_sum(int i) {
   return {i / 4 * 8 + t % 4 * 2 + i % 2, t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8};
 }
 
-/// Calls f with the Tile for a product of `units` x `columns` that takes the least time: in waves
-/// of a tile an SM, a tile's time being its products' and that of loading A, which is that of 32
-/// columns.
-template <typename F>
-auto with_tile(std::int64_t units, int columns, int multiprocessors, F f) {
-  const auto cost = [&](auto tile) {
-    const std::int64_t tiles =
-        divide_up(units * kUnit, tile.kRows) * divide_up(columns, tile.kColumns);
-    return divide_up(tiles, multiprocessors) * tile.kRows * (tile.kColumns + 32);
-  };
-  const std::int64_t least =
-      std::min({cost(Tile<16>{}), cost(Tile<32>{}), cost(Tile<64>{}), cost(Tile<128>{}),
-                cost(Tile<160>{}), cost(Tile<192>{}), cost(Tile<256>{})});
-  if (cost(Tile<256>{}) == least) return f(Tile<256>{});
-  if (cost(Tile<192>{}) == least) return f(Tile<192>{});
-  if (cost(Tile<160>{}) == least) return f(Tile<160>{});
-  if (cost(Tile<128>{}) == least) return f(Tile<128>{});
-  if (cost(Tile<64>{}) == least) return f(Tile<64>{});
-  if (cost(Tile<32>{}) == least) return f(Tile<32>{});
-  return f(Tile<16>{});
+/// Calls f with the Tile of so many columns, one of kWidths.
+template <std::size_t i = 0, typename F>
+void with_tile(int columns, F f) {
+  if constexpr (i + 1 < kWidths.size()) {
+    if (columns != kWidths[i]) return with_tile<i + 1>(columns, f);
+  }
+  f(Tile<kWidths[i]>{});
 }
-
-/// The width of boxes along `channels` of a depth.
-inline int box_width(int channels) { return channels > 32 ? 64 : channels > 16 ? 32 : 16; }
 
 /// Throws where supports() is false, or a tensor is not aligned.
 void check(const ConvShape&, const void* a, const void* b, const void* out, Context&);

@@ -37,7 +37,7 @@ __device__ void load_tiles(const Wgrad& g, Shared<N>& shared) {
     const TilePlace place = tile_place(g, tile);
     const int first_chunk = place.row * (kRows / g.box);
     for (int slice = 0; slice < place.slices; ++slice) {
-      const int3 pixel = g.blocks.first(place.part * g.blocks_of_part + slice);
+      const int3 pixel = first_pixel(g.blocks, place.part * g.blocks_of_part + slice);
       auto& stage = shared.stage[turn.stage];
       Barrier& full = shared.full[turn.stage];
       wait(shared.empty[turn.stage], turn.parity ^ 1);
@@ -125,60 +125,17 @@ __global__ void add_parts_kernel(const float* partial, float* dw, int size, int 
   *reinterpret_cast<Floats<4>*>(dw + i) = sum;
 }
 
-/// How dw's product is cut: boxes of x as wide as makes the fewest tiles, and parts.
-struct Plan {
-  int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
-};
-
-template <typename T>
-Plan plan_for(T tile, const ConvShape& s, int multiprocessors) {
-  Plan plan{};
-  for (const int box : {64, 32, 16}) {
-    const auto chunks = static_cast<int>(divide_up(s.c, box));
-    const auto tiles =
-        static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, tile.kRows));
-    if (plan.box == 0 || tiles < plan.row_tiles) plan = {box, chunks, tiles, 0, 0, 0};
-  }
-  plan.column_tiles = static_cast<int>(divide_up(s.k, tile.kColumns));
-  // In cycles: a slice multiplies kRows x kColumns x 64 at 2048 a cycle; a part writes its sums and
-  // has them read again, at some 13 bytes a cycle of each multiprocessor.
-  const int tiles = plan.row_tiles * plan.column_tiles, blocks = PixelBlocks(s).count;
-  const std::int64_t slice = std::int64_t{tile.kRows} * (tile.kColumns + 32) * kDepth / 2048;
-  const std::int64_t reduction = 8 * s.w_size() / (13 * std::int64_t{multiprocessors});
-  std::int64_t least = -1;
-  for (int parts = 1; parts <= std::min(blocks, 4 * multiprocessors); ++parts) {
-    const std::int64_t each = divide_up(blocks, parts);
-    const std::int64_t cost =
-        divide_up(std::int64_t{tiles} * parts, multiprocessors) * each * slice +
-        (parts > 1 ? parts * reduction : 0);
-    if (least >= 0 && cost >= least) continue;
-    least = cost;
-    plan.blocks_of_part = static_cast<int>(each);
-    plan.parts = static_cast<int>(divide_up(blocks, each));
-  }
-  return plan;
-}
-
-/// Calls f(tile, plan).
-template <typename F>
-auto with_plan(const ConvShape& s, Context& context, F f) {
-  const int multiprocessors = context.runtime().device.multiProcessorCount;
-  // So many rows that only the columns count: the parts fill the device anyway.
-  constexpr std::int64_t kManyUnits = 1 << 20;
-  return with_tile(kManyUnits, s.k, multiprocessors,
-                   [&](auto tile) { return f(tile, plan_for(tile, s, multiprocessors)); });
-}
-
 }  // namespace
 
 void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context& context) {
   check(s, x, dy, dw, context);
-  with_plan(s, context, [&](auto tile, const Plan& plan) {
+  const int multiprocessors = context.runtime().device.multiProcessorCount;
+  const WgradPlan plan = wgrad_plan(s, multiprocessors);
+  WRN_CHECK(plan.parts == 1 || context.workspace != nullptr, "wgrad without a workspace");
+  const PixelBlocks blocks(s);
+  auto* partial = reinterpret_cast<float*>(context.workspace);
+  with_tile(plan.columns, [&](auto tile) {
     constexpr int N = tile.kColumns;
-    WRN_CHECK(plan.parts == 1 || context.workspace != nullptr, "wgrad without a workspace");
-    const PixelBlocks blocks(s);
-    auto* partial = reinterpret_cast<float*>(context.workspace);
-    const int tiles = plan.parts * plan.row_tiles * plan.column_tiles;
     Wgrad g{{},
             {},
             blocks,
@@ -192,26 +149,25 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
             plan.chunks_of_tap,
             plan.row_tiles,
             plan.column_tiles,
-            tiles,
+            plan.tiles(),
             plan.blocks_of_part,
             plan.parts > 1 ? partial : dw};
     make_image_map(g.x, x, s.n, s.h, s.w, s.c, blocks, plan.box, s.stride);
     make_image_map(g.dy, dy, s.n, s.p(), s.q(), s.k, blocks, tile.kPanel, 1);
-    const int grid = std::min(tiles, context.runtime().device.multiProcessorCount);
+    const int grid = std::min(plan.tiles(), multiprocessors);
     launch(WRN_KERNEL(wgrad_kernel<N>), static_cast<unsigned>(grid), kThreads, sizeof(Shared<N>),
            context, g);
-    if (plan.parts == 1) return;
-    constexpr unsigned kAdders = 256;
-    const auto size = static_cast<int>(s.w_size());
-    launch(WRN_KERNEL(add_parts_kernel), static_cast<unsigned>(divide_up(size / 4, kAdders)),
-           kAdders, 0, context, partial, dw, size, plan.parts);
   });
+  if (plan.parts == 1) return;
+  constexpr unsigned kAdders = 256;
+  const auto size = static_cast<int>(s.w_size());
+  launch(WRN_KERNEL(add_parts_kernel), static_cast<unsigned>(divide_up(size / 4, kAdders)), kAdders,
+         0, context, partial, dw, size, plan.parts);
 }
 
 std::size_t wgrad_workspace(const ConvShape& s, Context& context) {
-  return with_plan(s, context, [&](auto, const Plan& plan) {
-    return plan.parts > 1 ? wgrad_partial_bytes(s, plan.parts) : 0;
-  });
+  const int parts = wgrad_plan(s, context.runtime().device.multiProcessorCount).parts;
+  return parts > 1 ? wgrad_partial_bytes(s, parts) : 0;
 }
 
 }  // namespace wrn::cuda::v5

@@ -1,0 +1,211 @@
+// How v5 cuts a convolution into tiles: what the host decides before a launch. It is apart from the
+// kernels because a plan reckons with it on any machine (apps/plan.h).
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "kernels/conv3x3/divisor.h"
+#include "kernels/kernels.h"
+
+namespace wrn::cuda::v5 {
+
+constexpr int kDepth = 64, kSteps = 4;  // of a slice; a product is 16 deep
+constexpr int kUnit = 64;               // rows of a product: pixels, or of dw a tap's channels
+constexpr int kConsumers = 2;
+
+/// The tiles' widths, and their heights: two units of more columns do not fit a consumer's
+/// registers.
+constexpr std::array kWidths = {16, 32, 64, 128, 160, 192, 256};
+constexpr int units_of_consumer(int columns) { return columns > 160 ? 1 : 2; }
+constexpr int rows_of_tile(int columns) { return kConsumers * units_of_consumer(columns) * kUnit; }
+
+/// The blocks of 64 pixels that images of p x q are cut into: whole rows, or of rows wider than 64
+/// a part. The last block of an image may reach beyond it; small images share a block.
+struct PixelBlocks {
+  int w, h, n;           // pixels of a block
+  Divisor across, down;  // blocks in a row, rows of blocks in an image
+  int count;
+
+  static bool can_cut(int p, int q) {
+    return q % kUnit == 0 || (kUnit % q == 0 && (p >= kUnit / q || kUnit / q % p == 0));
+  }
+  explicit PixelBlocks(const ConvShape& s)
+      : w(std::min(s.q(), kUnit)),
+        h(std::min(s.p(), kUnit / w)),
+        n(kUnit / w / h),
+        across(s.q() / w),
+        down(static_cast<int>(divide_up(s.p(), h))),
+        count(static_cast<int>(divide_up(s.n, n)) * down.value() * across.value()) {}
+};
+
+/// Whether v5 takes the shape, on a device that is for it.
+inline bool takes(const ConvShape& s) {
+  return s.c % 8 == 0 && s.k % 8 == 0 && PixelBlocks::can_cut(s.p(), s.q());
+}
+
+/// The width of the tile for a product of `units` x `columns` that takes the least time: in waves
+/// of a tile an SM, a tile's time being its products' and that of loading A, which is that of 32
+/// columns. Of equal ones the widest.
+inline int tile_columns(std::int64_t units, int columns, int multiprocessors) {
+  int best = 0;
+  std::int64_t least = 0;
+  for (const int width : kWidths) {
+    const std::int64_t rows = rows_of_tile(width);
+    const std::int64_t tiles = divide_up(units * kUnit, rows) * divide_up(columns, width);
+    const std::int64_t cost = divide_up(tiles, multiprocessors) * rows * (width + 32);
+    if (best != 0 && cost > least) continue;
+    best = width;
+    least = cost;
+  }
+  return best;
+}
+
+// --- fprop and dgrad ---------------------------------------------------------------------------
+
+/// The width of boxes along `channels` of a depth.
+inline int box_width(int channels) { return channels > 32 ? 64 : channels > 16 ? 32 : 16; }
+
+/// The slices of a tile's depth, and how many of their steps count: in each `period`th only the
+/// first `last_steps`, the rest being zeros.
+struct Slices {
+  int count, period, last_steps;
+  std::int64_t steps() const {
+    return std::int64_t{count} * kSteps - count / period * (kSteps - last_steps);
+  }
+};
+
+/// Of taps x channels, in boxes.
+inline Slices gather_slices(int taps, int channels) {
+  const int box = box_width(channels);
+  const auto chunks = static_cast<int>(divide_up(channels, box));  // in a tap
+  if (box == kDepth) {
+    const auto last = static_cast<int>(divide_up(channels - (chunks - 1) * box, kDepth / kSteps));
+    return {taps * chunks, chunks, last};
+  }
+  const int steps = taps * chunks * (box / (kDepth / kSteps));
+  const auto count = static_cast<int>(divide_up(steps, kSteps));
+  return {count, count, steps - (count - 1) * kSteps};
+}
+
+/// Row h of a phase of dgrad meets every stride-th tap from the first; p = h + offset - i for
+/// number i of them. Columns likewise.
+struct PhaseTaps {
+  int first, count, offset;
+};
+inline PhaseTaps phase_taps(const ConvShape& s, int phase) {
+  const int first = (phase + s.pad()) % s.stride;
+  return {first, static_cast<int>(divide_up(std::max(s.r - first, 0), s.stride)),
+          (phase + s.pad() - first) / s.stride};
+}
+
+/// dgrad's phases, each a product of its own: the parities of their rows and columns, and taps.
+struct Phase {
+  int h, w;
+  PhaseTaps down, right;
+};
+/// The one with the most taps first, so that it is not left late. An image of one row or column has
+/// no odd ones.
+inline std::vector<Phase> phases(const ConvShape& s) {
+  std::vector<Phase> all;
+  for (int h = std::min(s.stride, s.h) - 1; h >= 0; --h) {
+    for (int w = std::min(s.stride, s.w) - 1; w >= 0; --w) {
+      all.push_back({h, w, phase_taps(s, h), phase_taps(s, w)});
+    }
+  }
+  return all;
+}
+
+// --- wgrad -------------------------------------------------------------------------------------
+
+/// How dw's product is cut: boxes of x as wide as makes the fewest tiles, and parts.
+struct WgradPlan {
+  int columns;  // of a tile
+  int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
+  int tiles() const { return parts * row_tiles * column_tiles; }
+};
+
+inline WgradPlan wgrad_plan(const ConvShape& s, int multiprocessors) {
+  // So many rows that only the columns count: the parts fill the device anyway.
+  constexpr std::int64_t kManyUnits = 1 << 20;
+  WgradPlan plan{};
+  plan.columns = tile_columns(kManyUnits, s.k, multiprocessors);
+  const int rows = rows_of_tile(plan.columns);
+  for (const int box : {64, 32, 16}) {
+    const auto chunks = static_cast<int>(divide_up(s.c, box));
+    const auto tiles = static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, rows));
+    if (plan.box != 0 && tiles >= plan.row_tiles) continue;
+    plan.box = box;
+    plan.chunks_of_tap = chunks;
+    plan.row_tiles = tiles;
+  }
+  plan.column_tiles = static_cast<int>(divide_up(s.k, plan.columns));
+  // In cycles: a slice multiplies rows x columns x 64 at 2048 a cycle; a part writes its sums and
+  // has them read again, at some 13 bytes a cycle of each multiprocessor.
+  const int tiles = plan.row_tiles * plan.column_tiles, blocks = PixelBlocks(s).count;
+  const std::int64_t slice = std::int64_t{rows} * (plan.columns + 32) * kDepth / 2048;
+  const std::int64_t reduction = 8 * s.w_size() / (13 * std::int64_t{multiprocessors});
+  std::int64_t least = -1;
+  for (int parts = 1; parts <= std::min(blocks, 4 * multiprocessors); ++parts) {
+    const std::int64_t each = divide_up(blocks, parts);
+    const std::int64_t cost =
+        divide_up(std::int64_t{tiles} * parts, multiprocessors) * each * slice +
+        (parts > 1 ? parts * reduction : 0);
+    if (least >= 0 && cost >= least) continue;
+    least = cost;
+    plan.blocks_of_part = static_cast<int>(each);
+    plan.parts = static_cast<int>(divide_up(blocks, each));
+  }
+  return plan;
+}
+
+/// Bytes of the parts' sums, written and read again.
+inline std::int64_t partial_traffic(const ConvShape& s, int multiprocessors) {
+  const int parts = wgrad_plan(s, multiprocessors).parts;
+  return parts > 1 ? 2 * std::int64_t{parts} * s.w_size() * 4 : 0;
+}
+
+// --- All ---------------------------------------------------------------------------------------
+
+/// The multiply-adds that the device could do in the time that its busiest multiprocessor
+/// multiplies: beyond those of the shape, what the tiles' edges and the last wave waste. Block i of
+/// the persistent grid has the tiles i, i + multiprocessors, ...
+inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int multiprocessors) {
+  std::vector<std::int64_t> steps;  // of products, 16 deep, of each tile
+  int columns = 0;
+  if (product == ConvProduct::kWgrad) {
+    const WgradPlan plan = wgrad_plan(s, multiprocessors);
+    columns = plan.columns;
+    steps.assign(static_cast<std::size_t>(plan.tiles()),
+                 std::int64_t{plan.blocks_of_part} * kSteps);
+  } else {
+    const bool forward = product == ConvProduct::kFprop;
+    std::vector<int> taps;  // of each part
+    if (forward) taps.push_back(s.r * s.r);
+    for (const Phase& phase : forward ? std::vector<Phase>{} : phases(s)) {
+      taps.push_back(phase.down.count * phase.right.count);
+    }
+    const int wanted = forward ? s.k : s.c, depth = forward ? s.c : s.k;
+    const std::int64_t blocks = PixelBlocks(s).count;
+    columns = tile_columns(blocks * std::ssize(taps), wanted, multiprocessors);
+    const std::int64_t tiles =
+        divide_up(blocks * kUnit, rows_of_tile(columns)) * divide_up(wanted, columns);
+    for (const int of_part : taps) {
+      steps.insert(steps.end(), static_cast<std::size_t>(tiles),
+                   of_part == 0 ? 0 : gather_slices(of_part, depth).steps());
+    }
+  }
+  std::int64_t most = 0;
+  for (int block = 0; block < multiprocessors; ++block) {
+    std::int64_t sum = 0;
+    for (auto i = static_cast<std::size_t>(block); i < steps.size();
+         i += static_cast<std::size_t>(multiprocessors)) {
+      sum += steps[i];
+    }
+    most = std::max(most, sum);
+  }
+  return most * multiprocessors * rows_of_tile(columns) * columns * (kDepth / kSteps);
+}
+
+}  // namespace wrn::cuda::v5
