@@ -90,9 +90,6 @@ __device__ __forceinline__ unsigned load_shared(const void* p) {
 // One thread calls; the machinery copies. Coordinates are the first element's, innermost first.
 // What of a box lies outside of the tensor is read as zeros and not written.
 
-__device__ __forceinline__ void prefetch_map(const CUtensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
 /// Counts the whole box's bytes at the barrier when it has come.
 __device__ __forceinline__ void load_box(void* shared, const CUtensorMap& map, Barrier& barrier,
                                          int c0, int c1, int c2) {
@@ -272,7 +269,6 @@ inline unsigned shared_address(const void* p) { return simt::shared_address(p); 
 using simt::arrive, simt::arrive_expecting, simt::commit_products, simt::commit_stores;
 using simt::fence_async_proxy, simt::fence_barrier_init, simt::init_barrier, simt::load_box;
 using simt::load_shared, simt::named_barrier, simt::store_box, simt::store_shared, simt::wait;
-inline void prefetch_map(const CUtensorMap&) {}
 template <int kNewest>
 void wait_for_stores() {
   simt::wait_for_stores(kNewest);

@@ -232,6 +232,21 @@ TEST_CASE("the program's convolutions are right, in every precision") {
   }
 }
 
+TEST_CASE("the program's convolutions in bf16 take tensors of any alignment") {
+  const auto& [precision, version] = kProduction[2];
+  Context context(Device::kCuda, 0, precision);
+  const ConvShape shape{1, 8, 8, 16, 72, 1, 2};  // aligned, one for v5
+  for (const Direction& direction : kConvDirections) {
+    const Problem problem(direction, shape, version.inputs);
+    for (int tensor = 0; tensor < 3; ++tensor) {
+      INFO(direction.name << ", tensor " << tensor);
+      std::array<std::size_t, 3> shifts{};
+      shifts[tensor] = 1;
+      check(version, run(version, problem, context, shifts), problem);
+    }
+  }
+}
+
 TEST_CASE("convolutions of tensors that are not aligned are right") {
   Context context(Device::kCuda);
   for (const Direction& direction : kConvDirections) {

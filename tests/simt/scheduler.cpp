@@ -39,8 +39,7 @@ namespace {
 
 using boost::context::fiber;
 
-// --- The sanitizers' view
-// --------------------------------------------------------------------------
+// --- The sanitizers' view ------------------------------------------------------------------------
 void acquire(void* object) {
   if (__tsan_acquire) __tsan_acquire(object);
 }
@@ -69,8 +68,7 @@ void finish_switch(Stack& to, Stack* from) {
                                   from ? &from->size : nullptr);
 }
 
-// --- Workers: fibers that run one GPU thread after another, kept for the life of the process
-// --------
+// --- Workers: fibers that run one GPU thread after another, kept for the life of the process -----
 //
 // ThreadSanitizer holds what one worker does to be in order. So that races between blocks are
 // found, a block takes other workers than the last one, going around a ring; races of a block with
@@ -128,8 +126,7 @@ Worker* next_worker() {
   return worker;
 }
 
-// --- Blocks, threads, meetings
-// ----------------------------------------------------------------------
+// --- Blocks, threads, meetings -------------------------------------------------------------------
 /// Where threads wait for each other. Reused once all have left, by the same warp or block.
 struct Meeting {
   const char* what = nullptr;
@@ -358,8 +355,7 @@ void let_effects_happen(const Block& block) {
   if (due || block.ready.empty()) run_effect(order.below(effect_count));
 }
 
-// --- Running a kernel
-// -------------------------------------------------------------------------------
+// --- Running a kernel ----------------------------------------------------------------------------
 void start_threads(Block& block, const uint3& index) {
   const dim3& dim = block.launch.block;
   const std::size_t n = std::size_t{dim.x} * dim.y * dim.z;
