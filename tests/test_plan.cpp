@@ -96,6 +96,9 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   CHECK(plan.parts * plan.blocks_of_part >= 2048);
   CHECK((plan.parts - 1) * plan.blocks_of_part < 2048);
   CHECK(waste(ConvProduct::kWgrad, inner) < 1.15);
+  // 5760 x 640 of long depth: 92 tiles of 256 x 160 would leave 40 of 132 idle, 115 of 256 x
+  // 128 17.
+  CHECK(cuda::v5::wgrad_plan({128, 8, 8, 640, 640, 3, 1}, kSms).columns == 128);
   CHECK(cuda::v5::partial_traffic(inner, kSms) == 2 * std::int64_t{plan.parts} * 160 * 9 * 160 * 4);
 }
 
