@@ -3,8 +3,8 @@
 //   bench_kernels                                          of the GPU in bf16, where there is one
 //   bench_kernels --device cpu --benchmark_filter='k=2/.*conv'
 //
-// A benchmark is a step of the training of WRN-10-k, whose three blocks have every shape that
-// deeper networks of that width have. Its tensors hold what a training step leaves there, each in
+// A benchmark is a step of the training of WRN-10-k, whose three blocks have every convolution and
+// batch norm that deeper networks of that width have. Its tensors hold what a training step leaves there, each in
 // memory of its own, so that a step repeated does the same again. A GPU's L2 cache is flushed
 // before each launch, and the time is that between two events around it. Counters: TFLOP/s, GB/s
 // (each tensor once), and the model's time (apps/plan.h) in % of the measured one.
@@ -93,11 +93,7 @@ int run(Arguments& arguments) {
     arguments.widen =
         device == Device::kCuda ? std::vector{1, 2, 4, 8, 10, 12} : std::vector{1, 2, 4};
   }
-  std::optional<Ceilings> ceilings;
-  if (device == Device::kCuda) ceilings = measured_ceilings(precision);
-  if (const std::vector<double>& given = arguments.ceilings; !given.empty()) {
-    ceilings = {"as given", 1e12 * given[0], 1e12 * given[1]};
-  }
+  const std::optional<Ceilings> ceilings = ceilings_of(arguments.ceilings, context);
   const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
   Networks networks(arguments.batch, context);
   for (const int widen : arguments.widen) {
@@ -110,7 +106,7 @@ int run(Arguments& arguments) {
                                    })
           ->Unit(benchmark::kMicrosecond)
           ->UseManualTime()
-          ->MinTime(0.05);
+          ->Iterations(device == Device::kCuda ? 100 : 10);
     }
   }
   benchmark::AddCustomContext("device", device_name(device));
@@ -137,7 +133,8 @@ int parse_and_run(int argc, char** argv) {
   app.add_option("--widen", arguments.widen, "The networks' k (1 2 4, on a GPU also 8 10 12)")
       ->check(CLI::PositiveNumber);
   app.add_option("--ceilings", arguments.ceilings,
-                 "Of the GPU, in TFLOP/s and TB/s (default for bf16: those measured on an H100)")
+                 "What the model reckons with, in TFLOP/s and TB/s, without tiles and waves "
+                 "(default for bf16 on a Hopper: those measured on an H100, with both)")
       ->expected(2)
       ->check(CLI::PositiveNumber);
   app.allow_extras();

@@ -1,12 +1,12 @@
-// bench_step: how long a training step takes, as a whole and step by step, beside what the
-// model of wrn_train --plan says.
+// bench_step: how long a training step takes, as a whole and step by step, beside what the model
+// of wrn_train --plan says.
 //
 //   bench_step --model wrn-28-10 --json step.json      on the GPU, in bf16, where there is one
 //
 // The whole is timed as wrn_train runs it, on a GPU by replays of one CUDA graph. Then its steps
 // are launched one by one, in order and upon each other's results, with a mark between any two: so
 // caches are as warm as in training. A time is the median over the runs. Where the steps' sum
-// exceeds the whole, the difference is what the gaps between them cost.
+// exceeds the whole, the difference is what gaps and marks between them cost.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -130,11 +130,7 @@ int run(Arguments& arguments) {
   spec.dropout = static_cast<float>(arguments.dropout);
   TrainingStep training(spec, arguments.batch, Placing::kShared, context);
   const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
-  std::optional<Ceilings> ceilings;
-  if (device == Device::kCuda) ceilings = measured_ceilings(precision);
-  if (const std::vector<double>& given = arguments.ceilings; !given.empty()) {
-    ceilings = {"as given", 1e12 * given[0], 1e12 * given[1]};
-  }
+  const std::optional<Ceilings> ceilings = ceilings_of(arguments.ceilings, context);
 
   const double whole = time_whole(training, *watch, arguments.runs, context);
   const std::vector<double> seconds = time_steps(training, *watch, arguments.runs, context);
@@ -187,8 +183,8 @@ int parse_and_run(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--ceilings", arguments.ceilings,
-                 "What the model reckons with, in TFLOP/s and TB/s (default for bf16 on a GPU: "
-                 "those measured on an H100)")
+                 "What the model reckons with, in TFLOP/s and TB/s, without tiles and waves "
+                 "(default for bf16 on a Hopper: those measured on an H100, with both)")
       ->expected(2)
       ->check(CLI::PositiveNumber);
   app.add_option("--json", arguments.json, "Where to write every step's time");

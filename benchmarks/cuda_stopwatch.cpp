@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "benchmarks/stopwatch.h"
 #include "engine/tensor.h"
 #include "kernels/runtime.h"
@@ -7,11 +9,7 @@ namespace {
 
 class EventStopwatch : public Stopwatch {
  public:
-  explicit EventStopwatch(Context& context)
-      : context_(context),
-        // Writing twice the cache's size replaces all of it, whatever the order of replacement.
-        flushed_(2 * static_cast<std::size_t>(context.runtime().device.l2CacheSize),
-                 "the L2's flush", Device::kCuda) {}
+  explicit EventStopwatch(Context& context) : context_(context) {}
 
   void mark() override {
     if (marks_ == events_.size()) {
@@ -41,7 +39,7 @@ class EventStopwatch : public Stopwatch {
 
  private:
   Context& context_;
-  Buffer flushed_;
+  std::optional<Buffer> flushed_;
   std::vector<Event> events_;  // made once
   std::size_t marks_ = 0;      // how many of them count
 };
@@ -50,6 +48,11 @@ class EventStopwatch : public Stopwatch {
 
 std::unique_ptr<Stopwatch> make_stopwatch(Context& context) {
   return std::make_unique<EventStopwatch>(context);
+}
+
+int hopper_multiprocessors(Context& context) {
+  const cudaDeviceProp& device = context.runtime().device;
+  return device.major == 9 && device.minor == 0 ? device.multiProcessorCount : 0;
 }
 
 }  // namespace wrn::cuda

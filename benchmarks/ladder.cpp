@@ -73,7 +73,7 @@ double median_time(F launch, double seconds, Stopwatch& watch) {
     return 1e6 * median(watch.laps());
   };
   const double warm = std::max(timed(3), 1.0);
-  return timed(std::clamp(static_cast<int>(1e6 * seconds / warm), 1, 1000));
+  return timed(static_cast<int>(std::clamp(1e6 * seconds / warm, 1.0, 1000.0)));
 }
 
 /// As the tests: off by at most 1e-6 of the products' magnitudes, 1/4 each on average; 1e-5 on
@@ -139,7 +139,9 @@ void run(int argc, char** argv) {
   app.add_option("--widen", options.widen, "The network's k")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--seconds", options.seconds, "For each time")->capture_default_str();
+  app.add_option("--seconds", options.seconds, "For each time")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app.add_option("--only", options.only, "Versions whose name has this, beside v0: v3");
   app.add_option("--json", options.json, "Where to write all times, for ladder_table.py");
   try {

@@ -32,7 +32,7 @@ step 16-4
 step 40-4
 stage pytorch_28_10_rounds 600 "${compare[@]}" --json "$out/pytorch_28_10_rounds.json" \
   --model wrn-28-10 --rounds 3
-stage kernels 200 "$bundle/bin/bench_kernels" --benchmark_out="$out/kernels.json"
+stage kernels 200 "$bundle/bin/bench_kernels" --widen 10 --benchmark_out="$out/kernels.json"
 for k in 1 2 4 8 12; do
   stage "ladder_$k" 120 "$bundle/bin/bench_ladder" --widen $k --only bf16 --json "$out/ladder_$k.json"
   stage "ladder_cudnn_$k" 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder_$k.json"

@@ -23,6 +23,8 @@ std::unique_ptr<Stopwatch> make_stopwatch(Context&);
 
 namespace cuda {
 std::unique_ptr<Stopwatch> make_stopwatch(Context&);
+/// 0 where the GPU has another compute capability than 9.0.
+int hopper_multiprocessors(Context&);
 }  // namespace cuda
 
 }  // namespace wrn

@@ -3,6 +3,8 @@
 #include <numeric>
 #include <random>
 
+#include "benchmarks/stopwatch.h"
+
 namespace wrn {
 namespace {
 
@@ -45,6 +47,18 @@ TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placin
   state_.step.write<StepState>(std::span(&step, 1));
   program_.bind(arena_.data());
   program_.run(context);
+}
+
+std::optional<Ceilings> ceilings_of(const std::vector<double>& given, Context& context) {
+  if (!given.empty()) return Ceilings{"as given", 1e12 * given[0], 1e12 * given[1]};
+  std::optional<Ceilings> ceilings;
+  if constexpr (kHasCuda) {
+    if (context.device() == Device::kCuda && cuda::hopper_multiprocessors(context) > 0) {
+      ceilings = measured_ceilings(context.precision());
+      if (ceilings) ceilings->multiprocessors = cuda::hopper_multiprocessors(context);
+    }
+  }
+  return ceilings;
 }
 
 std::string kind_of(const Step& step) {

@@ -24,6 +24,11 @@ class TrainingStep {
   Buffer arena_;
 };
 
+/// What the model reckons with: `given`, in TFLOP/s and TB/s, without tiles and waves; else what
+/// was measured on an H100 where the context is one's, in waves of its multiprocessors; else
+/// nothing.
+std::optional<Ceilings> ceilings_of(const std::vector<double>& given, Context&);
+
 /// The name without the part of the network that it stands in: "block1.layer.0.bn2 forward" is a
 /// "bn forward".
 std::string kind_of(const Step&);

@@ -116,7 +116,7 @@ __device__ __forceinline__ void store_box(const CUtensorMap& map, const void* sh
       "r"(shared_address(shared)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
       : "memory");
 }
-/// cp.async.bulk.commit_group and wait_group.read (9.7.9.25.5): all but the newest kNewest groups
+/// cp.async.bulk.commit_group and wait_group.read (9.7.9.27.2): all but the newest kNewest groups
 /// of this thread have read their shared memory, which may be used again.
 __device__ __forceinline__ void commit_stores() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");

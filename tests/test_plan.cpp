@@ -70,8 +70,8 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   const ConvShape inner{128, 32, 32, 160, 160, 3, 1};
   CHECK(waste(ConvProduct::kFprop, inner) == Approx(528.0 / 512));
   CHECK(waste(ConvProduct::kDgrad, inner) == Approx(528.0 / 512));
-  // 15 x 15 pixels in blocks of 64 would need whole rows of 15: not for v5. 14 x 16 are four blocks
-  // of 4 x 16, the last one half empty; one of four units of a tile of 256 x 16 is a block.
+  // Rows of 15 are no part of 64 pixels: not for v5. 14 x 16 pixels are four blocks of 4 x 16, the
+  // last one half empty, and these one tile of 256 x 16.
   CHECK_FALSE(cuda::v5::takes({1, 15, 15, 16, 16, 3, 1}));
   CHECK(cuda::v5::takes({1, 14, 16, 16, 16, 3, 1}));
   CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 14, 16, 16, 16, 3, 1}, 1) ==
@@ -87,7 +87,7 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   // On 16, one has nothing but a tile of four taps.
   CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 16) ==
         std::int64_t{16} * 256 * 16 * 16 * 4);
-  // wgrad: three tiles of 256 x 160 of 1440 x 160, six in all with the edge; blocks of pixels in
+  // wgrad: 1440 x 160 are six tiles of 256 x 160, the last one cut; the blocks of pixels come in
   // parts.
   const cuda::v5::WgradPlan plan = cuda::v5::wgrad_plan(inner, kSms);
   CHECK(plan.columns == 160);

@@ -76,15 +76,17 @@ struct Slices {
   }
 };
 
-/// Of taps x channels, in boxes.
+/// Of taps x channels, in boxes. Boxes of less than kDepth hold all channels of a tap.
 inline Slices gather_slices(int taps, int channels) {
+  constexpr int kStep = kDepth / kSteps;
+  if (taps == 0) return {0, 1, kSteps};
   const int box = box_width(channels);
-  const auto chunks = static_cast<int>(divide_up(channels, box));  // in a tap
   if (box == kDepth) {
-    const auto last = static_cast<int>(divide_up(channels - (chunks - 1) * box, kDepth / kSteps));
+    const auto chunks = static_cast<int>(divide_up(channels, box));  // in a tap
+    const auto last = static_cast<int>(divide_up(channels - (chunks - 1) * box, kStep));
     return {taps * chunks, chunks, last};
   }
-  const int steps = taps * chunks * (box / (kDepth / kSteps));
+  const int steps = taps * (box / kStep);
   const auto count = static_cast<int>(divide_up(steps, kSteps));
   return {count, count, steps - (count - 1) * kSteps};
 }
@@ -172,8 +174,8 @@ inline std::int64_t partial_traffic(const ConvShape& s, int multiprocessors) {
 // --- All ---------------------------------------------------------------------------------------
 
 /// The multiply-adds that the device could do in the time that its busiest multiprocessor
-/// multiplies: beyond those of the shape, what the tiles' edges and the last wave waste. Block i of
-/// the persistent grid has the tiles i, i + multiprocessors, ...
+/// multiplies: beyond those of the shape, what the tiles' edges, wgrad's last part and the last
+/// wave waste. Block i of the persistent grid has the tiles i, i + multiprocessors, ...
 inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int multiprocessors) {
   std::vector<std::int64_t> steps;  // of products, 16 deep, of each tile
   int columns = 0;
@@ -196,7 +198,7 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int m
         divide_up(blocks * kUnit, rows_of_tile(columns)) * divide_up(wanted, columns);
     for (const int of_part : taps) {
       steps.insert(steps.end(), static_cast<std::size_t>(tiles),
-                   of_part == 0 ? 0 : gather_slices(of_part, depth).steps());
+                   gather_slices(of_part, depth).steps());
     }
   }
   std::int64_t most = 0;
