@@ -4,10 +4,10 @@
 //   bench_kernels --device cpu --benchmark_filter='k=2/.*conv'
 //
 // A benchmark is a step of the training of WRN-10-k, whose three blocks have every convolution and
-// batch norm that deeper networks of that width have. Its tensors hold what a training step leaves there, each in
-// memory of its own, so that a step repeated does the same again. A GPU's L2 cache is flushed
-// before each launch, and the time is that between two events around it. Counters: TFLOP/s, GB/s
-// (each tensor once), and the model's time (apps/plan.h) in % of the measured one.
+// batch norm that deeper networks of that width have. Its tensors hold what a training step leaves
+// there, each in memory of its own, so that a step repeated does the same again. A GPU's L2 cache
+// is flushed before each launch, and the time is that between two events around it. Counters:
+// TFLOP/s, GB/s (each tensor once), and the model's time (apps/plan.h) in % of the measured one.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
