@@ -15,20 +15,20 @@ tar -C made -czf server/cifar-10-binary.tar.gz cifar-10-batches-bin
 tar -C made -czf server/cifar-100-binary.tar.gz cifar-100-binary
 
 # In the copy, each official sum gives way to that of the file made above.
-script=$temp/copy.sh
-cp "$real" "$script"
+program=$temp/copy.sh
+cp "$real" "$program"
 for file in server/*.tar.gz made/*/*.bin; do
   sum=$(md5sum < "$file")
   name=${file#*/}
-  sed -i "s|^[0-9a-f]\{32\}  $name\$|${sum%% *}  $name|" "$script"
+  sed -i "s|^[0-9a-f]\{32\}  $name\$|${sum%% *}  $name|" "$program"
 done
 
 # With the official sums, what the server has is refused and not kept.
-script=$real
+program=$real
 expect 1 "the MD5 is not the official c32a1d4ab5d03f1284b67883e8d87530" cifar10 refused
 expect 1 "the MD5 is not the official 03b5dce01913d631647c71ecec9e9cb8" cifar100 refused
 [ -z "$(ls -A refused)" ]
-script=$temp/copy.sh
+program=$temp/copy.sh
 
 # From nothing, both; then nothing is left to do, not even with the server gone.
 expect 0 "cifar100: downloaded and correct in both" all both

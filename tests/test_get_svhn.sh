@@ -5,7 +5,7 @@
 export SVHN_URL=file://$temp/server
 
 mkdir server
-script=$temp/copy.sh
+program=$temp/copy.sh
 cp "$real" copy.sh
 for name in train test extra; do
   echo "the images of $name" > server/${name}_32x32.mat
@@ -14,10 +14,10 @@ for name in train test extra; do
 done
 
 # With the real sums, what the server has is refused and not kept.
-script=$real
+program=$real
 expect 1 "the MD5 is not e26dedcc434d2e4c54c9b2d4a06d8373" all refused
 [ -z "$(ls -A refused)" ]
-script=$temp/copy.sh
+program=$temp/copy.sh
 
 expect 0 "extra_32x32.mat: downloaded and correct in all" all all
 for name in train test extra; do same server/${name}_32x32.mat all/${name}_32x32.mat; done

@@ -2,23 +2,11 @@
 # The program wrn_synthetic, given as the argument: its exit statuses, and errors of one line.
 set -eu
 
+. "$(dirname "$0")/expect.sh"
 program=$1
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 cd "$temp"
-
-# Runs the program with ARGS: it must exit with status $1 and say $2; an error in one line on stderr.
-expect() {
-  local status=$1 said=$2 got=0
-  shift 2
-  "$program" "$@" > out 2> err || got=$?
-  if [ "$got" != "$status" ] || ! cat out err | grep -qF -- "$said" ||
-    { [ "$status" != 0 ] && [ "$(wc -l < err)" != 1 ]; }; then
-    echo "wrn_synthetic $*: status $got, expected $status and '$said', but it said:"
-    cat out err
-    exit 1
-  fi
-}
 
 expect 0 "set: 50 training and 10 test images, seed 7" set --train 50 --test 10 --seed 7
 [ "$(stat -c %s set/test_batch.bin)" = 30730 ]
