@@ -20,11 +20,8 @@
 namespace wrn {
 namespace {
 
-struct Arguments {
-  std::string device = "auto", precision = "auto";
-  int batch = 128, threads = 0;
+struct Arguments : StepArguments {
   std::vector<int> widen;
-  std::vector<double> ceilings;
 };
 
 WideResNetSpec network(int widen) { return parse_model(fmt::format("wrn-10-{}", widen)); }
@@ -85,15 +82,12 @@ std::vector<std::string> step_names(int widen, int batch, Context& context) {
 }
 
 int run(Arguments& arguments) {
-  const Device device = resolve_device(arguments.device);
-  check_available(device);
-  const Precision precision = resolve_precision(arguments.precision, device, true);
-  Context context(device, arguments.threads, precision);
+  Context context = arguments.context();
+  const bool on_gpu = context.device() == Device::kCuda;
   if (arguments.widen.empty()) {
-    arguments.widen =
-        device == Device::kCuda ? std::vector{1, 2, 4, 8, 10, 12} : std::vector{1, 2, 4};
+    arguments.widen = on_gpu ? std::vector{1, 2, 4, 8, 10, 12} : std::vector{1, 2, 4};
   }
-  const std::optional<Ceilings> ceilings = ceilings_of(arguments.ceilings, context);
+  const std::optional<Ceilings> ceilings = arguments.ceilings_of(context);
   const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
   Networks networks(arguments.batch, context);
   for (const int widen : arguments.widen) {
@@ -106,10 +100,10 @@ int run(Arguments& arguments) {
                                    })
           ->Unit(benchmark::kMicrosecond)
           ->UseManualTime()
-          ->Iterations(device == Device::kCuda ? 100 : 10);
+          ->Iterations(on_gpu ? 100 : 10);
     }
   }
-  benchmark::AddCustomContext("device", device_name(device));
+  benchmark::AddCustomContext("device", device_name(context.device()));
   benchmark::AddCustomContext("precision", arguments.precision);
   benchmark::AddCustomContext("library", library_version(context));
   benchmark::RunSpecifiedBenchmarks();
@@ -121,21 +115,8 @@ int parse_and_run(int argc, char** argv) {
   CLI::App app("Times every kernel of a network's training; Google Benchmark does the counting.",
                "bench_kernels");
   Arguments arguments;
-  app.add_option("--device", arguments.device, "auto, cpu or cuda")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  app.add_option("--precision", arguments.precision, "auto, fp32, tf32 or bf16")
-      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}));
-  app.add_option("--batch-size", arguments.batch)
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  app.add_option("--threads", arguments.threads, "Of the CPU, 0 = all")
-      ->check(CLI::NonNegativeNumber);
+  arguments.add_flags(app);
   app.add_option("--widen", arguments.widen, "The networks' k (1 2 4, on a GPU also 8 10 12)")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--ceilings", arguments.ceilings,
-                 "What the model reckons with, in TFLOP/s and TB/s, without tiles and waves "
-                 "(default for bf16 on a Hopper: those measured on an H100, with both)")
-      ->expected(2)
       ->check(CLI::PositiveNumber);
   app.allow_extras();
   app.footer(

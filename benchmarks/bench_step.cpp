@@ -21,11 +21,10 @@
 namespace wrn {
 namespace {
 
-struct Arguments {
-  std::string model = "wrn-28-10", device = "auto", precision = "auto", json;
-  int batch = 128, threads = 0, runs = 20;
+struct Arguments : StepArguments {
+  std::string model = "wrn-28-10", json;
+  int runs = 20;
   double dropout = 0;
-  std::vector<double> ceilings;
 };
 
 /// Of all steps of a kind, or of one.
@@ -122,15 +121,12 @@ nlohmann::json to_json(const std::vector<Step>& steps, const std::vector<double>
 }
 
 int run(Arguments& arguments) {
-  const Device device = resolve_device(arguments.device);
-  check_available(device);
-  const Precision precision = resolve_precision(arguments.precision, device, true);
-  Context context(device, arguments.threads, precision);
+  Context context = arguments.context();
   WideResNetSpec spec = parse_model(arguments.model);
   spec.dropout = static_cast<float>(arguments.dropout);
   TrainingStep training(spec, arguments.batch, Placing::kShared, context);
   const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
-  const std::optional<Ceilings> ceilings = ceilings_of(arguments.ceilings, context);
+  const std::optional<Ceilings> ceilings = arguments.ceilings_of(context);
 
   const double whole = time_whole(training, *watch, arguments.runs, context);
   const std::vector<double> seconds = time_steps(training, *watch, arguments.runs, context);
@@ -138,7 +134,7 @@ int run(Arguments& arguments) {
   const std::size_t arena = training.program().arena_bytes();
   const std::size_t state = training.parameters().bytes();
   fmt::print("{}, batch {}, {}, {}, {}\n", arguments.model, arguments.batch, arguments.precision,
-             device_name(device), library_version(context));
+             device_name(context.device()), library_version(context));
   print(add_up(steps, seconds, ceilings));
   fmt::print(
       "as one: {:.3f} ms, {:.1f} images/s; {:.1f} MiB of activations, {:.1f} MiB of "
@@ -151,7 +147,7 @@ int run(Arguments& arguments) {
                          {"batch", arguments.batch},
                          {"dropout", arguments.dropout},
                          {"precision", arguments.precision},
-                         {"device", device_name(device)},
+                         {"device", device_name(context.device())},
                          {"library", library_version(context)},
                          {"runs", arguments.runs},
                          {"step_milliseconds", 1e3 * whole},
@@ -168,25 +164,12 @@ int run(Arguments& arguments) {
 int parse_and_run(int argc, char** argv) {
   CLI::App app("Times a network's training step, as a whole and step by step.", "bench_step");
   Arguments arguments;
+  arguments.add_flags(app);
   app.add_option("--model", arguments.model)->capture_default_str();
-  app.add_option("--batch-size", arguments.batch)
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
   app.add_option("--dropout", arguments.dropout)->capture_default_str();
-  app.add_option("--device", arguments.device, "auto, cpu or cuda")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
-  app.add_option("--precision", arguments.precision, "auto, fp32, tf32 or bf16")
-      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}));
-  app.add_option("--threads", arguments.threads, "Of the CPU, 0 = all")
-      ->check(CLI::NonNegativeNumber);
   app.add_option("--runs", arguments.runs, "The median is over so many")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--ceilings", arguments.ceilings,
-                 "What the model reckons with, in TFLOP/s and TB/s, without tiles and waves "
-                 "(default for bf16 on a Hopper: those measured on an H100, with both)")
-      ->expected(2)
-      ->check(CLI::PositiveNumber);
   app.add_option("--json", arguments.json, "Where to write every step's time");
   try {
     app.parse(argc, argv);

@@ -49,16 +49,37 @@ TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placin
   program_.run(context);
 }
 
-std::optional<Ceilings> ceilings_of(const std::vector<double>& given, Context& context) {
-  if (!given.empty()) return Ceilings{"as given", 1e12 * given[0], 1e12 * given[1]};
-  std::optional<Ceilings> ceilings;
+void StepArguments::add_flags(CLI::App& app) {
+  app.add_option("--device", device, "auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--precision", precision, "auto, fp32, tf32 or bf16")
+      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}));
+  app.add_option("--batch-size", batch)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--threads", threads, "Of the CPU, 0 = all")->check(CLI::NonNegativeNumber);
+  app.add_option("--ceilings", ceilings,
+                 "What the model reckons with, in TFLOP/s and TB/s, without tiles and waves "
+                 "(default for bf16 on a Hopper: those measured on an H100, with both)")
+      ->expected(2)
+      ->check(CLI::PositiveNumber);
+}
+
+Context StepArguments::context() {
+  const Device where = resolve_device(device);
+  check_available(where);
+  const Precision in = resolve_precision(precision, where, true);
+  return Context(where, threads, in);
+}
+
+std::optional<Ceilings> StepArguments::ceilings_of(Context& context) const {
+  if (!ceilings.empty()) return Ceilings{"as given", 1e12 * ceilings[0], 1e12 * ceilings[1]};
+  std::optional<Ceilings> measured;
   if constexpr (kHasCuda) {
     if (context.device() == Device::kCuda && cuda::hopper_multiprocessors(context) > 0) {
-      ceilings = measured_ceilings(context.precision());
-      if (ceilings) ceilings->multiprocessors = cuda::hopper_multiprocessors(context);
+      measured = measured_ceilings(context.precision());
+      if (measured) measured->multiprocessors = cuda::hopper_multiprocessors(context);
     }
   }
-  return ceilings;
+  return measured;
 }
 
 std::string kind_of(const Step& step) {

@@ -1,6 +1,11 @@
 // A network's training step, ready to be run and timed, as a whole or step by step.
 #pragma once
 
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
 #include "apps/plan.h"
 #include "apps/trainer.h"
 
@@ -24,10 +29,20 @@ class TrainingStep {
   Buffer arena_;
 };
 
-/// What the model reckons with: `given`, in TFLOP/s and TB/s, without tiles and waves; else what
-/// was measured on an H100 where the context is one's, in waves of its multiprocessors; else
-/// nothing.
-std::optional<Ceilings> ceilings_of(const std::vector<double>& given, Context&);
+/// On what a step runs, from the command line.
+struct StepArguments {
+  std::string device = "auto", precision = "auto";
+  int batch = 128, threads = 0;
+  std::vector<double> ceilings;
+
+  void add_flags(CLI::App&);
+  /// Leaves in `device` and `precision` what auto came to.
+  Context context();
+  /// What the model reckons with: `ceilings`, in TFLOP/s and TB/s, without tiles and waves; else
+  /// what was measured on an H100 where the context is one's, in waves of its multiprocessors; else
+  /// nothing.
+  std::optional<Ceilings> ceilings_of(Context&) const;
+};
 
 /// The name without the part of the network that it stands in: "block1.layer.0.bn2 forward" is a
 /// "bn forward".
