@@ -40,22 +40,25 @@ void make_tensor_map(CUtensorMap& map, const bf16* tensor,
   WRN_CHECK(!dimensions.empty() && dimensions.size() <= kMost, "{} dimensions", dimensions.size());
   cuuint64_t size[kMost], bytes[kMost];
   cuuint32_t box[kMost], step[kMost];
-  std::string text;
   for (std::size_t i = 0; i < dimensions.size(); ++i) {
     const MapDimension& d = dimensions[i];
     size[i] = static_cast<cuuint64_t>(d.size);
     if (i > 0) bytes[i - 1] = static_cast<cuuint64_t>(d.bytes);
     box[i] = static_cast<cuuint32_t>(d.box);
     step[i] = static_cast<cuuint32_t>(d.step);
-    text += fmt::format(" {} (of {} bytes, box {}, step {})", d.size, d.bytes, d.box, d.step);
   }
   const CUresult code =
       encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(dimensions.size()),
                 const_cast<bf16*>(tensor), size, bytes, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
                 swizzle_of(dimensions[0].box), CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  WRN_CHECK(code == CUDA_SUCCESS, "cuTensorMapEncodeTiled: error {} for {} with the dimensions{}",
-            static_cast<int>(code), static_cast<const void*>(tensor), text);
+  if (code == CUDA_SUCCESS) return;
+  std::string text;
+  for (const MapDimension& d : dimensions) {
+    text += fmt::format(" {} (of {} bytes, box {}, step {})", d.size, d.bytes, d.box, d.step);
+  }
+  fail("cuTensorMapEncodeTiled: error {} for {} with the dimensions{}", static_cast<int>(code),
+       static_cast<const void*>(tensor), text);
 }
 
 }  // namespace wrn::cuda
