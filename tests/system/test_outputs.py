@@ -66,9 +66,10 @@ class TestPlan(harness.SystemTest):
 
     def test_plans(self):
         self.assertIn("128 images in bf16", self.plan())
-        h100 = self.images_per_second("--precision", "bf16")
-        self.assertLess(abs(self.images_per_second("--ceilings", 798, 3.0) - h100), 1.5)
-        self.assertLess(abs(self.images_per_second("--ceilings", 399, 1.5) - h100 / 2), 1.5)
+        # An H100's multiprocessors are known, so whole tiles count; of ceilings given they are not.
+        ideal = self.images_per_second("--ceilings", 798, 3.0)
+        self.assertLess(self.images_per_second("--precision", "bf16"), ideal)
+        self.assertLess(abs(self.images_per_second("--ceilings", 399, 1.5) - ideal / 2), 1.5)
         fp32 = self.plan("--precision", "fp32", "--batch-size", 4, "--dataset", "cifar100")
         self.assertIn("4 images in fp32", fp32)
         self.assertIn("not modelled", fp32)
