@@ -66,10 +66,14 @@ std::optional<Ceilings> measured_ceilings(Precision precision) {
 double model_seconds(const Step& step, const Ceilings& ceilings) {
   auto macs = static_cast<double>(step.macs), bytes = static_cast<double>(step.bytes());
   if (ceilings.multiprocessors > 0 && step.conv && cuda::v5::takes(step.conv->shape)) {
-    const auto& [product, shape] = *step.conv;
+    const auto& [product, shape, sums_columns] = *step.conv;
     macs = static_cast<double>(cuda::v5::executed_macs(product, shape, ceilings.multiprocessors));
     if (product == ConvProduct::kWgrad) {
       bytes += static_cast<double>(cuda::v5::partial_traffic(shape, ceilings.multiprocessors));
+    }
+    if (sums_columns) {
+      bytes +=
+          static_cast<double>(cuda::v5::sums_traffic(product, shape, ceilings.multiprocessors));
     }
   }
   return std::max(2 * macs / ceilings.flops, bytes / ceilings.bytes);

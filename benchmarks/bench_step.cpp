@@ -25,6 +25,7 @@ struct Arguments : StepArguments {
   std::string model = "wrn-28-10", json;
   int runs = 20;
   double dropout = 0;
+  bool op_by_op = false;
 };
 
 /// Of all steps of a kind, or of one.
@@ -124,7 +125,7 @@ int run(Arguments& arguments) {
   Context context = arguments.context();
   WideResNetSpec spec = parse_model(arguments.model);
   spec.dropout = static_cast<float>(arguments.dropout);
-  TrainingStep training(spec, arguments.batch, Placing::kShared, context);
+  TrainingStep training(spec, arguments.batch, Placing::kShared, context, !arguments.op_by_op);
   const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
   const std::optional<Ceilings> ceilings = arguments.ceilings_of(context);
 
@@ -147,6 +148,7 @@ int run(Arguments& arguments) {
                          {"batch", arguments.batch},
                          {"dropout", arguments.dropout},
                          {"precision", arguments.precision},
+                         {"op_by_op", arguments.op_by_op},
                          {"device", device_name(context.device())},
                          {"library", library_version(context)},
                          {"runs", arguments.runs},
@@ -170,6 +172,7 @@ int parse_and_run(int argc, char** argv) {
   app.add_option("--runs", arguments.runs, "The median is over so many")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_flag("--op-by-op", arguments.op_by_op, "Without fused ops");
   app.add_option("--json", arguments.json, "Where to write every step's time");
   try {
     app.parse(argc, argv);

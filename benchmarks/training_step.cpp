@@ -26,10 +26,17 @@ Tensor first_images(int count, Device device) {
   return order;
 }
 
+WideResNet make_model(const WideResNetSpec& spec, bool fuse, const Context& context) {
+  WideResNet model(spec, context.device(), context.precision());
+  if (!fuse) model.fuse(false);
+  return model;
+}
+
 }  // namespace
 
-TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placing, Context& context)
-    : model_(spec, context.device(), context.precision()),
+TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placing, Context& context,
+                           bool fuse)
+    : model_(make_model(spec, fuse, context)),
       state_(context.device()),
       data_(random_images(batch, spec.classes), {}, context.device()),
       order_(first_images(batch, context.device())),

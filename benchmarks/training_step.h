@@ -14,8 +14,9 @@ namespace wrn {
 class TrainingStep {
  public:
   /// Of `batch` random images, with weights as at the start of training, which stay: the learning
-  /// rate is zero. It is run once, so that every tensor holds what a step leaves there.
-  TrainingStep(const WideResNetSpec&, int batch, Placing, Context&);
+  /// rate is zero. It is run once, so that every tensor holds what a step leaves there. Without
+  /// `fuse`, of plain ops in every precision.
+  TrainingStep(const WideResNetSpec&, int batch, Placing, Context&, bool fuse = true);
 
   Program& program() { return program_; }
   const Parameters& parameters() const { return model_.parameters(); }

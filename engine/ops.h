@@ -24,8 +24,32 @@ struct BatchNorm {
 /// Over n, h, w; by the batch's statistics in training (the running ones follow after the backward
 /// pass), by the running ones in inference. ops/batch_norm.cpp
 Tensor batch_norm(Tape&, const Tensor& x, const BatchNorm&);
-/// relu(batch_norm(x)) in one pass.
-Tensor batch_norm_relu(Tape&, const Tensor& x, const BatchNorm&);
+/// An image, and the mean and variance [c] of its channels where the op that made it has them.
+struct Measured {
+  Tensor image, mean = {}, variance = {};
+  Measured(const Tensor& image) : image(image) {}
+  Measured(const Tensor& image, const Tensor& mean, const Tensor& variance)
+      : image(image), mean(mean), variance(variance) {}
+};
+/// relu(batch_norm(x)) in one pass, or with x's statistics in two thirds of one.
+Tensor batch_norm_relu(Tape&, const Measured& x, const BatchNorm&);
+
+/// What relu, dropout, batch_norm and conv2d do, with fewer passes over memory, for training on
+/// CUDA in tf32 or bf16: convolutions hand on the statistics of what they write.
+/// ops/preact_conv.cpp
+Measured conv2d_measured(Tape&, const Tensor& x, const Tensor& w, int stride);
+struct PreactConv {
+  BatchNorm norm;
+  Tensor filters;  // [k,r,r,c]
+  int stride = 1;
+  float dropout = 0;
+  int dropout_layer = 0;
+  Tensor projection = {};  // [k',1,1,c], of the same stride, or none
+  bool adds_shortcut = false;
+};
+/// With a = dropout(relu(batch_norm(x))), shortcut = conv2d(a, projection) if there is one, returns
+/// conv2d(a, filters), to which the shortcut is added if it says so.
+Measured preact_conv(Tape&, const Measured& x, Tensor& shortcut, const PreactConv&);
 
 /// ops/elementwise.cpp
 Tensor relu(Tape&, const Tensor& x);

@@ -80,10 +80,19 @@ Tensor Tape::make_gradient(const Tensor& x) {
   return make("d " + x.name(), x.shape(), x.dtype());
 }
 
-void Tape::add_gradient(const Tensor& x, const Tensor& part) {
+void Tape::check_gradient_of(const Tensor& x, const Tensor& part) const {
   WRN_CHECK(part.shape() == x.shape() && part.dtype() == x.dtype(), "a gradient {} {} for {} {} {}",
             name_of(part.dtype()), to_string(part.shape()), x.name(), name_of(x.dtype()),
             to_string(x.shape()));
+}
+
+void Tape::replace_gradient(const Tensor& x, const Tensor& whole) {
+  check_gradient_of(x, whole);
+  gradients_.insert_or_assign(x.info_.get(), whole);
+}
+
+void Tape::add_gradient(const Tensor& x, const Tensor& part) {
+  check_gradient_of(x, part);
   const Tensor before = gradient(x);
   if (!before) {
     gradients_.emplace(x.info_.get(), part);

@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "engine/tensor.h"
-#include "kernels/kernels.h"
+#include "kernels/fused.h"
 
 namespace wrn {
 
@@ -32,6 +32,7 @@ enum class Phase { kForward, kBackward, kOptimiser };
 struct ConvWork {
   ConvProduct product;
   ConvShape shape;
+  bool sums_columns = false;  // of what it writes, in its epilogue
 };
 
 struct Step {
@@ -81,6 +82,22 @@ class Program;
     return ::wrn::cpu::__VA_ARGS__;                     \
   }())
 
+/// The same for a launcher of fused.h. Elsewhere such a step may be recorded, but only for a plan:
+/// to run it is an Error.
+#define WRN_ON_CUDA_REAL(x, context, ...)                                             \
+  do {                                                                                \
+    WRN_CHECK((context).device() == ::wrn::Device::kCuda, "a fused step on the CPU"); \
+    if constexpr (::wrn::kHasCuda) {                                                  \
+      if ((x).dtype() == ::wrn::DType::kBF16) {                                       \
+        using Real = ::wrn::bf16;                                                     \
+        ::wrn::cuda::__VA_ARGS__;                                                     \
+      } else {                                                                        \
+        using Real = float;                                                           \
+        ::wrn::cuda::__VA_ARGS__;                                                     \
+      }                                                                               \
+    }                                                                                 \
+  } while (false)
+
 class Tape {
  public:
   /// The Context is asked for workspace sizes; nothing is launched.
@@ -114,6 +131,8 @@ class Tape {
   Tensor make_gradient(const Tensor& x);
   /// Adds `part` to x's gradient: the first part is taken as it is, a later one makes a step.
   void add_gradient(const Tensor& x, const Tensor& part);
+  /// Takes `whole` for x's gradient: whoever computed it has added to it what was gathered so far.
+  void replace_gradient(const Tensor& x, const Tensor& whole);
 
   // --- For models and trainers -----------------------------------------------------------------
   /// Names the part of the network to which the steps to come belong, and their backward steps.
@@ -128,6 +147,7 @@ class Tape {
   Program finish();
 
  private:
+  void check_gradient_of(const Tensor& x, const Tensor& part) const;
   void check_usable(const Tensor& x, const std::string& step) const;
 
   Mode mode_;

@@ -23,15 +23,17 @@
 // run.
 //
 // The variance is never E[x^2] - E[x]^2, which cancels where the mean is large. A thread takes the
-// mean and then the squared distances of a few rows in its registers, and such (count, mean, M2)
-// are merged by the formula of Chan, Golub and LeVeque ("Updating Formulae and a Pairwise Algorithm
-// for Computing Sample Variances", 1979).
+// mean and then the squared distances of a few rows in its registers, and such Moments are merged
+// (channel_sums.cuh).
 //
-// The mask is one bit an element, [rows][ceil(c / 8)] bytes: set where the ReLU let it pass. A NaN
-// stays a NaN, and its bit is clear, as in relu_backward.
+// The mask is one bit an element, [rows][ceil(c / 8)] bytes: set where the ReLU, and the dropout
+// behind it, let it pass. A NaN stays a NaN, and its bit is clear, as in relu_backward.
+//
+// Where the convolutions bring the sums (fused.h), only the third launch is left of either pass.
 #include <bit>
 
-#include "kernels/device.cuh"
+#include "kernels/channel_sums.cuh"
+#include "kernels/fused.h"
 
 namespace wrn::cuda {
 namespace {
@@ -104,60 +106,19 @@ __device__ Floats<V> load_channels(const float* p, const Place& at) {
   return v;
 }
 
-/// (count, mean, sum of squared distances from the mean) of some rows, for V channels.
-template <int V>
-struct Moments {
-  float count;
-  Floats<V> mean, m2;
-
-  __device__ void merge(const Moments& b) {
-    const float both = count + b.count;
-    const float share = both > 0 ? b.count / both : 0;
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-      const float distance = b.mean.at[i] - mean.at[i];
-      mean.at[i] += distance * share;
-      m2.at[i] += b.m2.at[i] + distance * distance * (count * share);
-    }
-    count = both;
-  }
-};
-
-/// Sums of dy and of dy (x - mean).
-template <int V>
-struct Sums {
-  Floats<V> dy, dy_x;
-
-  __device__ void merge(const Sums& b) {
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-      dy.at[i] += b.dy.at[i];
-      dy_x.at[i] += b.dy_x.at[i];
-    }
-  }
-};
-
 template <typename T>
 struct Column {
   T at[kThreads];  // [blockDim.y][blockDim.x]
 };
 
-/// Merges what the threads above each other hold, as a tree; threads with y = 0 have the result.
+/// Merges what the threads above each other hold; those with y = 0 have the result.
 template <typename T>
 __device__ void merge_column(T& mine) {
-  Column<T>& shared = shared_storage<Column<T>>();
-  T* column = shared.at + threadIdx.x;
-  column[threadIdx.y * blockDim.x] = mine;
-  for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.y < half) {
-      mine.merge(column[(threadIdx.y + half) * blockDim.x]);
-      column[threadIdx.y * blockDim.x] = mine;
-    }
-  }
+  merge_rows(mine, shared_storage<Column<T>>().at + threadIdx.x, static_cast<int>(threadIdx.y),
+             static_cast<int>(blockDim.y), static_cast<int>(blockDim.x));
 }
 
-/// x -> partial [2][tiles][c]: the mean and M2 of each tile.
+/// x -> partial [count, mean, m2][tiles][c]
 template <typename Real, int V>
 __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tiling t) {
   constexpr int kRows = 4;
@@ -191,10 +152,7 @@ __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tili
   }
   merge_column(mine);
   if (threadIdx.y > 0 || !at.inside) return;
-  auto* out = grouped<V>(partial);
-  const std::int64_t i = std::int64_t{blockIdx.y} * t.groups + at.group;
-  out[i] = mine.mean;
-  out[std::int64_t{t.tiles} * t.groups + i] = mine.m2;
+  mine.store(partial, blockIdx.y, t.tiles, at.group * V, t.channels);
 }
 
 // The merging kernels: a block has eight channels, and 32 threads share the tiles of one.
@@ -202,22 +160,19 @@ constexpr unsigned kMergeLanes = 8;
 constexpr dim3 merge_block() { return {kMergeLanes, kThreads / kMergeLanes}; }
 dim3 merge_grid(int channels) { return {static_cast<unsigned>(divide_up(channels, kMergeLanes))}; }
 
-__global__ void batch_norm_merge_statistics_kernel(const float* partial, float* mean,
-                                                   float* variance, Tiling t) {
+__global__ void batch_norm_merge_statistics_kernel(const float* partial, unsigned tiles,
+                                                   int channels, float* mean, float* variance) {
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const float* partial_m2 = partial + std::int64_t{t.tiles} * t.channels;
+  const std::int64_t plane = std::int64_t{tiles} * channels;
   Moments<1> mine{};
-  for (unsigned tile = threadIdx.y; c < t.channels && tile < t.tiles; tile += blockDim.y) {
-    const std::int64_t left = t.rows - tile * t.tile_rows;
-    const std::int64_t i = std::int64_t{tile} * t.channels + c;
-    mine.merge({static_cast<float>(left < t.tile_rows ? left : t.tile_rows),
-                {{partial[i]}},
-                {{partial_m2[i]}}});
+  for (unsigned tile = threadIdx.y; c < channels && tile < tiles; tile += blockDim.y) {
+    const float* p = partial + std::int64_t{tile} * channels + c;
+    mine.merge({p[0], {{p[plane]}}, {{p[2 * plane]}}});
   }
   merge_column(mine);
-  if (threadIdx.y > 0 || c >= t.channels) return;
+  if (threadIdx.y > 0 || c >= channels) return;
   mean[c] = mine.mean.at[0];
-  variance[c] = mine.m2.at[0] / static_cast<float>(t.rows);
+  variance[c] = mine.m2.at[0] / mine.count;
 }
 
 /// One byte of the mask from the 8 / V threads whose elements it has; all of them get it.
@@ -236,11 +191,45 @@ __device__ std::int64_t mask_index(std::int64_t row, const Place& at, const Tili
   return row * ((t.channels + kMaskBits - 1) / kMaskBits) + std::int64_t{at.group} * V / kMaskBits;
 }
 
+/// What stands behind the batch norm.
+enum class Behind { kNothing, kRelu, kReluAndDropout };
+
+/// Dropout's draws for images of so many pixels.
+struct Draws {
+  Dropout dropout;
+  unsigned pixels;
+};
+
+/// For the V elements from channel `channel` of a row on, a bit each: whether dropout keeps it.
+/// Every four elements of an image share a draw.
+template <int V>
+__device__ unsigned kept(const Draws& draws, std::int64_t row, int channel, int channels) {
+  constexpr int kDraw = 4;
+  const auto& [p, layer, state] = draws.dropout;
+  const auto image = static_cast<unsigned>(row) / draws.pixels;
+  const std::int64_t pixel = static_cast<unsigned>(row) - image * draws.pixels;
+  const std::int64_t element = pixel * channels + channel;
+  unsigned bits = 0;
+#pragma unroll
+  for (int i = 0; i < V; i += kDraw) {
+    const PhiloxWords random =
+        philox(state->seed, static_cast<std::uint32_t>((element + i) / kDraw), image, state->step,
+               static_cast<std::uint32_t>(RandomUse::kDropout) + static_cast<unsigned>(layer));
+    if constexpr (V == 1) {
+      bits = uniform(random.word[element % kDraw]) >= p ? 1 : 0;
+    } else {
+#pragma unroll
+      for (int j = 0; j < kDraw; ++j) bits |= uniform(random.word[j]) >= p ? 1U << (i + j) : 0;
+    }
+  }
+  return bits;
+}
+
 /// `mask` is null where nothing will be propagated backwards.
-template <typename Real, int V, bool kRelu>
+template <typename Real, int V, Behind kBehind>
 __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const float* beta,
                                         const float* mean, const float* variance, Real* y,
-                                        std::uint8_t* mask, float epsilon, Tiling t) {
+                                        std::uint8_t* mask, float epsilon, Draws draws, Tiling t) {
   constexpr int kRows = 4;
   const Place at(t);
   const auto* in = grouped<V>(x);
@@ -250,6 +239,7 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
   const Floats<V> spread = load_channels<V>(variance, at);
 #pragma unroll
   for (int i = 0; i < V; ++i) scale.at[i] *= 1 / sqrtf(spread.at[i] + epsilon);
+  const float growth = 1 / (1 - draws.dropout.p);
   // All threads go round equally often, as those of a warp meet in gather_mask.
   for (std::int64_t first = at.begin; first < at.end; first += kRows * blockDim.y) {
     const std::int64_t row = first + threadIdx.y;
@@ -263,18 +253,26 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
       const bool there = at.inside && r < at.end;
+      [[maybe_unused]] unsigned keeps = 0;
+      if constexpr (kBehind == Behind::kReluAndDropout) {
+        keeps = kept<V>(draws, r, at.group * V, t.channels);
+      }
       unsigned passed = 0;
 #pragma unroll
       for (int i = 0; i < V; ++i) {
         float value = (to_float(v[j].at[i]) - center.at[i]) * scale.at[i] + shift.at[i];
-        if constexpr (kRelu) {
+        if constexpr (kBehind != Behind::kNothing) {
           passed |= there && value > 0 ? 1U << i : 0;
           value = value < 0 ? 0 : value;
         }
+        if constexpr (kBehind == Behind::kReluAndDropout) {
+          value = (keeps >> i & 1) != 0 ? value * growth : 0;
+        }
         v[j].at[i] = from_float<Real>(value);
       }
+      if constexpr (kBehind == Behind::kReluAndDropout) passed &= keeps;
       if (there) out[r * t.groups + at.group] = v[j];
-      if (kRelu && mask != nullptr) {
+      if (kBehind != Behind::kNothing && mask != nullptr) {
         passed = gather_mask<V>(passed);
         if (there && threadIdx.x * V % kMaskBits == 0) {
           mask[mask_index<V>(r, at, t)] = static_cast<std::uint8_t>(passed);
@@ -297,7 +295,7 @@ __device__ Group<Real, V> load_gradient(const Group<Real, V>* dy, const std::uin
   return v;
 }
 
-/// x, dy -> partial [2][tiles][c]: the sums of dy and of dy (x - mean) over each tile.
+/// x, dy -> partial [dy, dy_x][tiles][c]
 template <typename Real, int V, bool kRelu>
 __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const float* mean,
                                        const std::uint8_t* mask, float* partial, Tiling t) {
@@ -306,7 +304,7 @@ __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const floa
   const auto* in = grouped<V>(x);
   const auto* gradient = grouped<V>(dy);
   const Floats<V> center = load_channels<V>(mean, at);
-  Sums<V> mine{};
+  GradientSums<V> mine{};
   for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
        row += kRows * blockDim.y) {
     Group<Real, V> v[kRows], d[kRows];
@@ -328,23 +326,20 @@ __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const floa
   }
   merge_column(mine);
   if (threadIdx.y > 0 || !at.inside) return;
-  auto* out = grouped<V>(partial);
-  const std::int64_t i = std::int64_t{blockIdx.y} * t.groups + at.group;
-  out[i] = mine.dy;
-  out[std::int64_t{t.tiles} * t.groups + i] = mine.dy_x;
+  mine.store(partial, blockIdx.y, t.tiles, at.group * V, t.channels);
 }
 
-__global__ void batch_norm_merge_sums_kernel(const float* partial, const float* variance,
-                                             float* dgamma, float* dbeta, float epsilon, Tiling t) {
+__global__ void batch_norm_merge_sums_kernel(const float* partial, unsigned tiles, int channels,
+                                             const float* variance, float epsilon, float* dgamma,
+                                             float* dbeta) {
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const float* partial_dy_x = partial + std::int64_t{t.tiles} * t.channels;
-  Sums<1> mine{};
-  for (unsigned tile = threadIdx.y; c < t.channels && tile < t.tiles; tile += blockDim.y) {
-    const std::int64_t i = std::int64_t{tile} * t.channels + c;
-    mine.merge({{{partial[i]}}, {{partial_dy_x[i]}}});
+  GradientSums<1> mine{};
+  for (unsigned tile = threadIdx.y; c < channels && tile < tiles; tile += blockDim.y) {
+    const float* p = partial + std::int64_t{tile} * channels + c;
+    mine.merge({{{p[0]}}, {{p[std::int64_t{tiles} * channels]}}});
   }
   merge_column(mine);
-  if (threadIdx.y > 0 || c >= t.channels) return;
+  if (threadIdx.y > 0 || c >= channels) return;
   dbeta[c] = mine.dy.at[0];
   dgamma[c] = mine.dy_x.at[0] / sqrtf(variance[c] + epsilon);
 }
@@ -353,11 +348,13 @@ template <typename Real, int V, bool kRelu>
 __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float* gamma,
                                      const float* mean, const float* variance,
                                      const std::uint8_t* mask, const float* dgamma,
-                                     const float* dbeta, Real* dx, float epsilon, Tiling t) {
+                                     const float* dbeta, const Real* skip, Real* dx, float epsilon,
+                                     Tiling t) {
   constexpr int kRows = 2;
   const Place at(t);
   const auto* in = grouped<V>(x);
   const auto* gradient = grouped<V>(dy);
+  const auto* past = grouped<V>(skip);
   auto* out = grouped<V>(dx);
   const Floats<V> center = load_channels<V>(mean, at), spread = load_channels<V>(variance, at);
   Floats<V> scale = load_channels<V>(gamma, at);   // gamma r
@@ -373,11 +370,12 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
   }
   for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
        row += kRows * blockDim.y) {
-    Group<Real, V> v[kRows], d[kRows];
+    Group<Real, V> v[kRows], d[kRows], s[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
       v[j] = r < at.end ? in[r * t.groups + at.group] : Group<Real, V>{};
+      s[j] = r < at.end && skip != nullptr ? past[r * t.groups + at.group] : Group<Real, V>{};
       d[j] = r < at.end ? load_gradient<kRelu>(gradient, mask, r, at, t) : Group<Real, V>{};
     }
 #pragma unroll
@@ -387,7 +385,8 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
       for (int i = 0; i < V; ++i) {
         const float distance = to_float(v[j].at[i]) - center.at[i];
         d[j].at[i] = from_float<Real>(
-            scale.at[i] * (to_float(d[j].at[i]) - offset.at[i] - distance * slope.at[i]));
+            scale.at[i] * (to_float(d[j].at[i]) - offset.at[i] - distance * slope.at[i]) +
+            (skip != nullptr ? to_float(s[j].at[i]) : 0));
       }
       if (r < at.end) out[r * t.groups + at.group] = d[j];
     }
@@ -407,14 +406,18 @@ __global__ void update_running_statistics_kernel(const float* mean, const float*
 // The launches, for V channels a thread.
 
 template <int V, typename Real>
-void apply(const Real* x, const float* gamma, const float* beta, const float* mean,
-           const float* variance, Real* y, std::uint8_t* mask, const Tiling& t, float epsilon,
-           bool relu, Context& context) {
-  const auto kernel = relu ? WRN_KERNEL(batch_norm_apply_kernel<Real, V, true>)
-                           : WRN_KERNEL(batch_norm_apply_kernel<Real, V, false>);
+void apply(Behind behind, const Draws& draws, const Real* x, const float* gamma, const float* beta,
+           const float* mean, const float* variance, Real* y, std::uint8_t* mask, const Tiling& t,
+           float epsilon, Context& context) {
+  const auto kernel = behind == Behind::kNothing
+                          ? WRN_KERNEL(batch_norm_apply_kernel<Real, V, Behind::kNothing>)
+                      : behind == Behind::kRelu
+                          ? WRN_KERNEL(batch_norm_apply_kernel<Real, V, Behind::kRelu>)
+                          : WRN_KERNEL(batch_norm_apply_kernel<Real, V, Behind::kReluAndDropout>);
   launch(kernel, t.grid(), t.block(), 0, context, x, gamma, beta, mean, variance, y, mask, epsilon,
-         t);
+         draws, t);
 }
+Behind behind(bool relu) { return relu ? Behind::kRelu : Behind::kNothing; }
 
 template <int V, typename Real>
 void forward(const Real* x, const float* gamma, const float* beta, Real* y, float* mean,
@@ -424,9 +427,16 @@ void forward(const Real* x, const float* gamma, const float* beta, Real* y, floa
   float* partial = reinterpret_cast<float*>(context.workspace);
   launch(WRN_KERNEL(batch_norm_statistics_kernel<Real, V>), t.grid(), t.block(),
          sizeof(Column<Moments<V>>), context, x, partial, t);
-  launch(WRN_KERNEL(batch_norm_merge_statistics_kernel), merge_grid(shape.c), merge_block(),
-         sizeof(Column<Moments<1>>), context, partial, mean, variance, t);
-  apply<V>(x, gamma, beta, mean, variance, y, mask, t, epsilon, relu, context);
+  merge_moments(partial, t.tiles, shape.c, mean, variance, context);
+  apply<V>(behind(relu), {}, x, gamma, beta, mean, variance, y, mask, t, epsilon, context);
+}
+
+template <int V, bool kRelu, typename Real>
+void dx_of(const Real* x, const Real* dy, const float* gamma, const float* mean,
+           const float* variance, const std::uint8_t* mask, const float* dgamma, const float* dbeta,
+           const Real* skip, Real* dx, const Tiling& t, float epsilon, Context& context) {
+  launch(WRN_KERNEL(batch_norm_dx_kernel<Real, V, kRelu>), t.grid(), t.block(), 0, context, x, dy,
+         gamma, mean, variance, mask, dgamma, dbeta, skip, dx, epsilon, t);
 }
 
 template <int V, bool kRelu, typename Real>
@@ -436,20 +446,19 @@ void backward(const Real* x, const Real* dy, const float* gamma, const float* me
   const Tiling t = tiling(shape, V);
   float* partial = reinterpret_cast<float*>(context.workspace);
   launch(WRN_KERNEL(batch_norm_sums_kernel<Real, V, kRelu>), t.grid(), t.block(),
-         sizeof(Column<Sums<V>>), context, x, dy, mean, mask, partial, t);
-  launch(WRN_KERNEL(batch_norm_merge_sums_kernel), merge_grid(shape.c), merge_block(),
-         sizeof(Column<Sums<1>>), context, partial, variance, dgamma, dbeta, epsilon, t);
-  launch(WRN_KERNEL(batch_norm_dx_kernel<Real, V, kRelu>), t.grid(), t.block(), 0, context, x, dy,
-         gamma, mean, variance, mask, dgamma, dbeta, dx, epsilon, t);
+         sizeof(Column<GradientSums<V>>), context, x, dy, mean, mask, partial, t);
+  merge_gradient_sums(partial, t.tiles, shape.c, variance, epsilon, dgamma, dbeta, context);
+  dx_of<V, kRelu, Real>(x, dy, gamma, mean, variance, mask, dgamma, dbeta, nullptr, dx, t, epsilon,
+                        context);
 }
 
-/// For the partial results of all tiles, whichever width the type and the pointers will allow.
-std::size_t partial_bytes(const ImageShape& shape) {
+/// The most tiles, whichever width the type and the pointers will allow.
+unsigned most_tiles(const ImageShape& shape) {
   unsigned tiles = 0;
   for (const int width : {1, kWide<float>, kWide<bf16>}) {
     if (shape.c % width == 0) tiles = std::max(tiles, tiling(shape, width).tiles);
   }
-  return 2 * sizeof(float) * static_cast<std::size_t>(shape.c) * tiles;
+  return tiles;
 }
 
 }  // namespace
@@ -471,8 +480,8 @@ void batch_norm_inference(const Real* x, const float* gamma, const float* beta, 
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
   const bool is_wide = wide(shape, x, y);
   const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
-  run(x, gamma, beta, mean, variance, y, nullptr, tiling(shape, is_wide ? kWide<Real> : 1), epsilon,
-      relu, context);
+  run(behind(relu), {}, x, gamma, beta, mean, variance, y, nullptr,
+      tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);
 }
 
 template <typename Real>
@@ -489,6 +498,36 @@ void batch_norm_backward(const Real* x, const Real* dy, const float* gamma, cons
   run(x, dy, gamma, mean, variance, mask, dx, dgamma, dbeta, shape, epsilon, context);
 }
 
+template <typename Real>
+void batch_norm_activation(const Real* x, const float* gamma, const float* beta, const float* mean,
+                           const float* variance, Real* y, std::uint8_t* mask,
+                           const ImageShape& shape, float epsilon, const Dropout& dropout,
+                           Context& context) {
+  WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
+  WRN_CHECK(mask != nullptr, "an activation without a mask");
+  WRN_CHECK(dropout.p >= 0 && dropout.p < 1 && (dropout.p == 0 || dropout.state != nullptr),
+            "dropout with p = {}", dropout.p);
+  const std::int64_t pixels = std::int64_t{shape.h} * shape.w;
+  WRN_CHECK(shape.rows() <= 0x7FFFFFFF && pixels * shape.c <= std::int64_t{4} << 32,
+            "an activation of {} pixels, {} elements an image", shape.rows(), pixels * shape.c);
+  const bool is_wide = wide(shape, x, y);
+  const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
+  run(dropout.p > 0 ? Behind::kReluAndDropout : Behind::kRelu,
+      {dropout, static_cast<unsigned>(pixels)}, x, gamma, beta, mean, variance, y, mask,
+      tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);
+}
+
+template <typename Real>
+void batch_norm_dx(const Real* x, const Real* d, const float* gamma, const float* mean,
+                   const float* variance, const float* dgamma, const float* dbeta, const Real* skip,
+                   Real* dx, const ImageShape& shape, float epsilon, Context& context) {
+  WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
+  const bool is_wide = wide(shape, x, d, skip, dx);
+  const auto run = is_wide ? dx_of<kWide<Real>, false, Real> : dx_of<1, false, Real>;
+  run(x, d, gamma, mean, variance, nullptr, dgamma, dbeta, skip, dx,
+      tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);
+}
+
 #define WRN_FOR(Real)                                                                              \
   template void batch_norm_forward(const Real*, const float*, const float*, Real*, float*, float*, \
                                    std::uint8_t*, const ImageShape&, float, bool, Context&);       \
@@ -497,22 +536,41 @@ void batch_norm_backward(const Real* x, const Real* dy, const float* gamma, cons
                                      Context&);                                                    \
   template void batch_norm_backward(const Real*, const Real*, const float*, const float*,          \
                                     const float*, const std::uint8_t*, Real*, float*, float*,      \
-                                    const ImageShape&, float, bool, Context&);
+                                    const ImageShape&, float, bool, Context&);                     \
+  template void batch_norm_activation(const Real*, const float*, const float*, const float*,       \
+                                      const float*, Real*, std::uint8_t*, const ImageShape&,       \
+                                      float, const Dropout&, Context&);                            \
+  template void batch_norm_dx(const Real*, const Real*, const float*, const float*, const float*,  \
+                              const float*, const float*, const Real*, Real*, const ImageShape&,   \
+                              float, Context&);
 WRN_FOR(float)
 WRN_FOR(bf16)
+
+void merge_moments(const float* partial, unsigned tiles, int channels, float* mean, float* variance,
+                   Context& context) {
+  launch(WRN_KERNEL(batch_norm_merge_statistics_kernel), merge_grid(channels), merge_block(),
+         sizeof(Column<Moments<1>>), context, partial, tiles, channels, mean, variance);
+}
+
+void merge_gradient_sums(const float* partial, unsigned tiles, int channels, const float* variance,
+                         float epsilon, float* dgamma, float* dbeta, Context& context) {
+  launch(WRN_KERNEL(batch_norm_merge_sums_kernel), merge_grid(channels), merge_block(),
+         sizeof(Column<GradientSums<1>>), context, partial, tiles, channels, variance, epsilon,
+         dgamma, dbeta);
+}
 
 std::size_t batch_norm_mask_bytes(const ImageShape& shape, Context&) {
   return static_cast<std::size_t>(shape.rows() * divide_up(shape.c, kMaskBits));
 }
 
 std::size_t batch_norm_forward_workspace(const ImageShape& shape, float, bool, Context&) {
-  return partial_bytes(shape);
+  return moments_bytes(most_tiles(shape), shape.c);
 }
 
 std::size_t batch_norm_inference_workspace(const ImageShape&, float, bool, Context&) { return 0; }
 
 std::size_t batch_norm_backward_workspace(const ImageShape& shape, float, bool, Context&) {
-  return partial_bytes(shape);
+  return gradient_sums_bytes(most_tiles(shape), shape.c);
 }
 
 void update_running_statistics(const float* mean, const float* variance, float* running_mean,

@@ -126,6 +126,14 @@ __device__ __forceinline__ void wait_for_stores() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kNewest) : "memory");
 }
 
+/// threadIdx.x % kWarpgroup, read anew: what follows from it is computed where it is needed, and
+/// not kept in registers from the kernel's start.
+__device__ __forceinline__ int thread_of_warpgroup() {
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread % kWarpgroup;
+}
+
 // --- Warpgroups ----------------------------------------------------------------------------------
 /// setmaxnreg (9.7.19.5): this warpgroup's threads have so many registers from now on, fewer or
 /// more.
@@ -266,6 +274,7 @@ __device__ __forceinline__ void wgmma(float (&d)[N / 2], std::uint64_t a, std::u
 #else
 
 inline unsigned shared_address(const void* p) { return simt::shared_address(p); }
+inline int thread_of_warpgroup() { return static_cast<int>(threadIdx.x) % kWarpgroup; }
 using simt::arrive, simt::arrive_expecting, simt::commit_products, simt::commit_stores;
 using simt::fence_async_proxy, simt::fence_barrier_init, simt::init_barrier, simt::load_box;
 using simt::load_shared, simt::named_barrier, simt::store_box, simt::store_shared, simt::wait;

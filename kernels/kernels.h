@@ -1,6 +1,7 @@
 // What launchers speak of, and every launcher: the list itself is launchers.h, and it holds for the
 // CPU (wrn::cpu, over oneDNN) and for CUDA (wrn::cuda, our own kernels) alike. What the list says
 // of images of Reals is a function of floats on the CPU, and on CUDA a template of float and bf16.
+// fused.h lists what only CUDA has.
 #pragma once
 
 #include <cstddef>

@@ -163,12 +163,29 @@ BatchNorm WideResNet::batch_norm_at(const std::string& layer) const {
           .running_variance = parameters_.at(layer + ".running_var")};
 }
 
-Tensor WideResNet::forward(Tape& tape, const Block& block, Tensor x, int& dropouts) const {
+Measured WideResNet::forward(Tape& tape, const Block& block, Measured x, int& dropouts) const {
   tape.begin_part(block.name);
+  const std::size_t convolutions = block.filters.size();
+  Tensor shortcut = x.image;
+  if (x.mean) {  // fused
+    for (std::size_t i = 0; i < convolutions; ++i) {
+      PreactConv p{.norm = block.norms[i], .filters = block.filters[i]};
+      if (i == 0) {
+        p.stride = block.stride;
+        p.projection = block.projection;
+      } else {
+        p.dropout = spec_.dropout;
+        p.dropout_layer = dropouts++;
+      }
+      p.adds_shortcut = i + 1 == convolutions;
+      x = preact_conv(tape, x, shortcut, p);
+    }
+    return x;
+  }
   Tensor h = batch_norm_relu(tape, x, block.norms[0]);
-  const Tensor shortcut = block.projection ? conv2d(tape, h, block.projection, block.stride) : x;
+  if (block.projection) shortcut = conv2d(tape, h, block.projection, block.stride);
   h = conv2d(tape, h, block.filters[0], block.stride);
-  for (std::size_t i = 1; i < block.filters.size(); ++i) {
+  for (std::size_t i = 1; i < convolutions; ++i) {
     h = batch_norm_relu(tape, h, block.norms[i]);
     h = dropout(tape, h, spec_.dropout, dropouts++);
     h = conv2d(tape, h, block.filters[i], 1);
@@ -182,10 +199,11 @@ Tensor WideResNet::forward(Tape& tape, const Tensor& images) const {
             "images of the shape {}", to_string(images.shape()));
   int dropouts = 0;
   tape.begin_part("conv1");
-  Tensor h = conv2d(tape, images, conv1_, 1);
-  for (const Block& block : blocks_) h = forward(tape, block, h, dropouts);
+  const bool fuses = fused_ && tape.training() && tape.context().precision() != Precision::kFp32;
+  Measured x = fuses ? conv2d_measured(tape, images, conv1_, 1) : conv2d(tape, images, conv1_, 1);
+  for (const Block& block : blocks_) x = forward(tape, block, x, dropouts);
   tape.begin_part("bn1, fc");
-  h = batch_norm_relu(tape, h, last_norm_);
+  Tensor h = batch_norm_relu(tape, x, last_norm_);
   h = average_pool(tape, h, 8);
   return linear(tape, h, fc_weight_, fc_bias_);
 }

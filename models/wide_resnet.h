@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,6 +66,10 @@ class WideResNet {
   /// function of the seed alone.
   void initialise(std::uint64_t seed, GammaInit gamma = GammaInit::kOne);
 
+  /// Whether training in tf32 and bf16 fuses batch norm into the convolutions, as it comes. The
+  /// results differ in their rounding.
+  void fuse(bool on) { fused_ = on; }
+
   /// images [n,32,32,3] -> logits [n,classes].
   Tensor forward(Tape& tape, const Tensor& images) const;
 
@@ -77,9 +82,10 @@ class WideResNet {
     int stride = 1;
   };
   BatchNorm batch_norm_at(const std::string& layer) const;
-  Tensor forward(Tape& tape, const Block& block, Tensor x, int& dropouts) const;
+  Measured forward(Tape& tape, const Block& block, Measured x, int& dropouts) const;
 
   WideResNetSpec spec_;
+  bool fused_ = true;
   Parameters parameters_;
   Tensor conv1_;
   std::vector<Block> blocks_;

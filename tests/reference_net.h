@@ -21,8 +21,9 @@ class ReferenceNet {
  public:
   using Values = oracle::Values;
 
-  ReferenceNet(const WideResNetSpec& spec, Precision precision)
-      : spec_(spec), precision_(precision) {}
+  /// `fused`: whether it rounds as the fused ops do: a block's sum, forward and backward, but once.
+  ReferenceNet(const WideResNetSpec& spec, Precision precision, bool fused)
+      : spec_(spec), precision_(precision), fused_(fused) {}
 
   /// Goes on from the weights and momentum of a model, which has no dropout.
   void take_over(const Parameters& parameters) {
@@ -88,21 +89,25 @@ class ReferenceNet {
     return std::make_shared<Node>(Node{stored(std::move(value)), {}, n, side, channels});
   }
   void add_gradient(const Image& x, Values part) const {
-    part = stored(std::move(part));
+    if (!fused_ || x->gradient.empty()) part = stored(std::move(part));
     x->gradient = x->gradient.empty() ? part : stored(oracle::add(std::move(x->gradient), part));
   }
   void add_gradient(const std::string& parameter, const Values& part) {
     gradients_[parameter] = part;  // each is used once
   }
 
-  Image conv(const Image& x, const std::string& layer, int stride, bool first = false) {
+  /// `residual`: what is added before y is stored, or nothing.
+  Image conv(const Image& x, const std::string& layer, int stride, const Values& residual = {},
+             bool first = false) {
     const std::string name = layer + ".weight";
     const Shape& w = shapes_.at(name);
     const ConvShape shape{
         x->n,  x->side, x->side, x->channels, static_cast<int>(w[0]), static_cast<int>(w[1]),
         stride};
     const Values filters = operand(weights_.at(name));
-    const Image y = make(oracle::conv(operand(x->value), filters, shape), x->n, shape.p(), shape.k);
+    Values value = oracle::conv(operand(x->value), filters, shape);
+    if (!residual.empty()) value = oracle::add(std::move(value), residual);
+    const Image y = make(std::move(value), x->n, shape.p(), shape.k);
     backward_.push_back([=, this] {
       const Values dy = operand(y->gradient);
       add_gradient(name, oracle::conv_wgrad(operand(x->value), dy, shape));
@@ -128,17 +133,21 @@ class ReferenceNet {
   }
 
   Image block(const Image& x, const std::string& name, int stride) {
-    Image h = batch_norm_relu(x, name + ".bn1");
     const bool projects = weights_.contains(name + ".convShortcut.weight");
-    const Image shortcut = projects ? conv(h, name + ".convShortcut", stride) : x;
-    h = conv(h, name + ".conv1", stride);
-    for (std::size_t i = 2; i <= spec_.kernels.size(); ++i) {
+    Image h = x, shortcut = x;
+    for (std::size_t i = 1; i <= spec_.kernels.size(); ++i) {
       h = batch_norm_relu(h, fmt::format("{}.bn{}", name, i));
-      h = conv(h, fmt::format("{}.conv{}", name, i), 1);
+      if (i == 1 && projects) shortcut = conv(h, name + ".convShortcut", stride);
+      const bool adds = fused_ && i == spec_.kernels.size();
+      h = conv(h, fmt::format("{}.conv{}", name, i), i == 1 ? stride : 1,
+               adds ? shortcut->value : Values());
+      // The projection's part of their gradient is the one that is rounded before the sum.
+      if (i == 1 && projects && fused_) std::swap(backward_.back(), backward_.end()[-2]);
     }
-    const Image y = make(oracle::add(h->value, shortcut->value), h->n, h->side, h->channels);
+    const Image y =
+        fused_ ? h : make(oracle::add(h->value, shortcut->value), h->n, h->side, h->channels);
     backward_.push_back([=, this] {
-      add_gradient(h, y->gradient);
+      if (!fused_) add_gradient(h, y->gradient);
       add_gradient(shortcut, y->gradient);
     });
     return y;
@@ -146,7 +155,7 @@ class ReferenceNet {
 
   /// The whole network and its loss; the average pool and what follows is fp32.
   double forward(const Image& images, const std::vector<std::int32_t>& labels) {
-    Image h = conv(images, "conv1", 1, true);
+    Image h = conv(images, "conv1", 1, {}, true);
     for (int group = 0; group < 3; ++group) {
       for (int i = 0; i < spec_.blocks(); ++i) {
         h = block(h, fmt::format("block{}.layer.{}", group + 1, i), group > 0 && i == 0 ? 2 : 1);
@@ -180,6 +189,7 @@ class ReferenceNet {
 
   WideResNetSpec spec_;
   Precision precision_;
+  bool fused_;
   std::map<std::string, Values> weights_, gradients_, momenta_;
   std::map<std::string, Shape> shapes_;
   std::vector<std::function<void()>> backward_;

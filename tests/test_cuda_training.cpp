@@ -37,7 +37,7 @@ class Training {
  public:
   /// `most_major`: of the GPU's compute capability, whatever it has.
   Training(const WideResNetSpec& spec, int batch, bool augment, Device device, Precision precision,
-           int most_major = 99)
+           bool fused = true, int most_major = 99)
       : batch_(batch),
         model_(spec, device, precision),
         data_(random_images(std::int64_t{kSteps} * batch), {}, device),
@@ -49,6 +49,7 @@ class Training {
       major = std::min(major, most_major);
     }
     model_.initialise(5);
+    model_.fuse(fused);
     std::vector<std::int32_t> order(static_cast<std::size_t>(data_.train_size));
     std::iota(order.rbegin(), order.rend(), 0);  // the last image comes first
     order_.write<std::int32_t>(order);
@@ -208,15 +209,16 @@ double worst_gradient(const Parameters& parameters, const test::ReferenceNet& re
 /// or to the other side of a ReLU, makes a difference as large as itself, and one of the last
 /// ReLU's 4096 active elements is 1.6% of the gradient. Not to round, or anywhere else, makes 10 to
 /// 27% in bf16: the reference in fp32 must be further away.
-void check_steps(const char* name, int batch, int steps, Precision precision, int most_major = 99) {
-  Training training(parse_model(name), batch, false, Device::kCuda, precision, most_major);
+void check_steps(const char* name, int batch, int steps, Precision precision, bool fused,
+                 int most_major = 99) {
+  Training training(parse_model(name), batch, false, Device::kCuda, precision, fused, most_major);
   const Parameters& parameters = training.model().parameters();
-  test::ReferenceNet reference(training.model().spec(), precision);
-  test::ReferenceNet unrounded(training.model().spec(), Precision::kFp32);
+  test::ReferenceNet reference(training.model().spec(), precision, fused);
+  test::ReferenceNet unrounded(training.model().spec(), Precision::kFp32, false);
   const Dataset dataset = random_images(std::int64_t{Training::kSteps} * batch);
   const double bound = precision == Precision::kFp32 ? 1e-5 : 0.06;
   for (int step = 0; step < steps; ++step) {
-    INFO(name << " in " << name_of(precision) << ", step " << step + 1);
+    INFO(name << " in " << name_of(precision) << (fused ? ", fused" : "") << ", step " << step + 1);
     std::vector<std::int32_t> labels;
     for (int i = 0; i < batch; ++i) {
       labels.push_back(
@@ -253,13 +255,35 @@ void check_steps(const char* name, int batch, int steps, Precision precision, in
 }  // namespace
 
 TEST_CASE("training steps in fp32, tf32 and bf16 are those of double precision, rounded alike") {
-  for (const Precision precision : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
-    check_steps("wrn-10-1", 2, Training::kSteps, precision);
+  check_steps("wrn-10-1", 2, Training::kSteps, Precision::kFp32, false);
+  for (const Precision precision : {Precision::kTf32, Precision::kBf16}) {
+    check_steps("wrn-10-1", 2, Training::kSteps, precision, true);
+    check_steps("wrn-10-1", 2, 1, precision, false);
+  }
+}
+
+/// Within the bound of check_steps, for its reasons; another dropout, or none, differs by the whole
+/// norm.
+TEST_CASE("a block's fused steps are those of its ops, with dropout, in tf32") {
+  for (const char* name : {"wrn-10-1-B(3,1,3)", "wrn-7-1-l1"}) {
+    INFO(name);
+    WideResNetSpec spec = parse_model(name);
+    spec.dropout = 0.3F;
+    Training fused(spec, 2, false, Device::kCuda, Precision::kTf32, true),
+        unfused(spec, 2, false, Device::kCuda, Precision::kTf32, false);
+    fused.run(1);
+    unfused.run(1);
+    const Parameters &p = fused.model().parameters(), &q = unfused.model().parameters();
+    CHECK(std::abs(fused.loss() / unfused.loss() - 1) <= 1e-5);
+    CHECK(difference(p.gradients().read<float>(), q.gradients().read<float>()) <= 0.06);
+    for (std::size_t i = 0; i < p.buffers().size(); ++i) {
+      CHECK(difference(p.buffers()[i].read<float>(), q.buffers()[i].read<float>()) <= 1e-3);
+    }
   }
 }
 
 TEST_CASE("so are steps in bf16 as a GPU older than Hopper takes them, with other convolutions") {
-  check_steps("wrn-10-1", 2, Training::kSteps, Precision::kBf16, 8);
+  check_steps("wrn-10-1", 2, Training::kSteps, Precision::kBf16, true, 8);
 }
 
 TEST_CASE("a loss that is not finite leaves the weights, their copies and statistics alone") {
@@ -290,6 +314,6 @@ TEST_CASE("a loss that is not finite leaves the weights, their copies and statis
 
 #if !defined(__SANITIZE_THREAD__)  // for which this takes too long
 TEST_CASE("a step of a network of 160, 320 and 640 channels in bf16 is that of double precision") {
-  check_steps("wrn-7-10-l1", 1, 1, Precision::kBf16);
+  check_steps("wrn-7-10-l1", 1, 1, Precision::kBf16, true);
 }
 #endif

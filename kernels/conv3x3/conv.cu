@@ -4,11 +4,13 @@
 //   tf32   v4, tensor cores, of fp32 images
 //   bf16   of bf16 images v5, Hopper, where the GPU is one and the shape is for it (v5::supports:
 //          channels in multiples of 8, rows that blocks of 64 pixels cut); else v4
+//
+// The same with batch norm in their epilogues (fused.h), of which v3 has none.
 #include <algorithm>
 
+#include "kernels/channel_sums.cuh"
 #include "kernels/conv3x3/ladder.h"
-#include "kernels/device.cuh"
-#include "kernels/error.h"
+#include "kernels/fused.h"
 
 namespace wrn::cuda {
 namespace {
@@ -17,10 +19,14 @@ namespace {
 bool in_tf32(const Context& context) { return context.precision() == Precision::kTf32; }
 
 /// Whether v5 can take a product of these tensors: v4 does not mind how they are aligned.
-bool by_v5(const void* a, const void* b, const void* out, const ConvShape& shape,
-           Context& context) {
-  return v5::supports(shape, context) && aligned16(a) && aligned16(b) && aligned16(out);
+template <typename... T>
+bool by_v5(const ConvShape& shape, Context& context, const T*... tensors) {
+  return v5::supports(shape, context) && (aligned16(tensors) && ...);
 }
+
+/// Of the Contexts that a fused convolution of these Reals is for.
+template <typename Real>
+constexpr Precision kPrecision = std::is_same_v<Real, bf16> ? Precision::kBf16 : Precision::kTf32;
 
 }  // namespace
 
@@ -32,7 +38,7 @@ void conv_fprop(const float* x, const float* w, float* y, const ConvShape& shape
 
 template <>
 void conv_fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& shape, Context& context) {
-  by_v5(x, w, y, shape, context) ? v5::fprop(x, w, y, shape, context)
+  by_v5(shape, context, x, w, y) ? v5::fprop(x, w, y, shape, context)
                                  : v4::fprop(x, w, y, shape, context);
 }
 
@@ -44,7 +50,7 @@ void conv_dgrad(const float* dy, const float* w, float* dx, const ConvShape& sha
 
 template <>
 void conv_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& shape, Context& context) {
-  by_v5(dy, w, dx, shape, context) ? v5::dgrad(dy, w, dx, shape, context)
+  by_v5(shape, context, dy, w, dx) ? v5::dgrad(dy, w, dx, shape, context)
                                    : v4::dgrad(dy, w, dx, shape, context);
 }
 
@@ -59,19 +65,90 @@ template <>
 void conv_wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& shape,
                 Context& context) {
   WRN_CHECK(context.precision() != Precision::kFp32, "wgrad of bf16, and a workspace for fp32's");
-  by_v5(x, dy, dw, shape, context) ? v5::wgrad(x, dy, dw, shape, context)
+  by_v5(shape, context, x, dy, dw) ? v5::wgrad(x, dy, dw, shape, context)
                                    : v4::wgrad(x, dy, dw, shape, context);
+}
+
+template <typename Real>
+void conv_fprop_statistics(const Real* x, const Real* w, const Real* residual, Real* y, float* mean,
+                           float* variance, const ConvShape& shape, Context& context) {
+  WRN_CHECK(context.precision() == kPrecision<Real>, "a fused convolution in another precision");
+  float* partial = reinterpret_cast<float*>(context.workspace);
+  const WithMoments<Real> epilogue{residual, partial};
+  unsigned tiles = 0;
+  if constexpr (std::is_same_v<Real, bf16>) {
+    if (by_v5(shape, context, x, w, residual, y)) {
+      v5::fprop(x, w, y, shape, epilogue, context);
+      tiles = v5::fprop_tiles(shape, context);
+    }
+  }
+  if (tiles == 0) {
+    v4::fprop(x, w, y, shape, epilogue, context);
+    tiles = v4::fprop_tiles(shape);
+  }
+  merge_moments(partial, tiles, shape.k, mean, variance, context);
+}
+
+template <typename Real>
+void conv_dgrad_activation(const Real* dy, const Real* w, const Real* addend,
+                           const ActivationOf<Real>& a, Real* d, float* dgamma, float* dbeta,
+                           const ConvShape& shape, Context& context) {
+  WRN_CHECK(context.precision() == kPrecision<Real>, "a fused convolution in another precision");
+  WRN_CHECK(a.epsilon > 0 && a.dropout >= 0 && a.dropout < 1, "epsilon {}, dropout with p = {}",
+            a.epsilon, a.dropout);
+  float* partial = reinterpret_cast<float*>(context.workspace);
+  const ThroughRelu<Real> epilogue{addend, a.mask, 1 / (1 - a.dropout), a.x, a.mean, partial};
+  unsigned tiles = 0;
+  if constexpr (std::is_same_v<Real, bf16>) {
+    if (by_v5(shape, context, dy, w, addend, a.x, a.mask, d)) {
+      v5::dgrad(dy, w, d, shape, epilogue, context);
+      tiles = v5::dgrad_tiles(shape, context);
+    }
+  }
+  if (tiles == 0) {
+    v4::dgrad(dy, w, d, shape, epilogue, context);
+    tiles = v4::dgrad_tiles(shape);
+  }
+  merge_gradient_sums(partial, tiles, shape.c, a.variance, a.epsilon, dgamma, dbeta, context);
+}
+
+#define WRN_FOR(Real)                                                                       \
+  template void conv_fprop_statistics(const Real*, const Real*, const Real*, Real*, float*, \
+                                      float*, const ConvShape&, Context&);                  \
+  template void conv_dgrad_activation(const Real*, const Real*, const Real*,                \
+                                      const ActivationOf<Real>&, Real*, float*, float*,     \
+                                      const ConvShape&, Context&);
+WRN_FOR(float)
+WRN_FOR(bf16)
+
+namespace {
+/// Enough for either version, as tensors that are not aligned go to v4.
+template <typename OfV5>
+std::size_t most_bytes(std::size_t of_v4, OfV5 of_v5, const ConvShape& shape, Context& context) {
+  const bool may = context.precision() == Precision::kBf16 && v5::supports(shape, context);
+  return may ? std::max(of_v4, of_v5()) : of_v4;
+}
+}  // namespace
+
+std::size_t conv_fprop_statistics_workspace(const ConvShape& shape, Context& context) {
+  return most_bytes(
+      moments_bytes(v4::fprop_tiles(shape), shape.k),
+      [&] { return moments_bytes(v5::fprop_tiles(shape, context), shape.k); }, shape, context);
+}
+std::size_t conv_dgrad_activation_workspace(const ConvShape& shape, Context& context) {
+  return most_bytes(
+      gradient_sums_bytes(v4::dgrad_tiles(shape), shape.c),
+      [&] { return gradient_sums_bytes(v5::dgrad_tiles(shape, context), shape.c); }, shape,
+      context);
 }
 
 std::size_t conv_fprop_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_dgrad_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_wgrad_workspace(const ConvShape& shape, Context& context) {
   if (context.precision() == Precision::kFp32) return v3::wgrad_workspace(shape, context);
-  const std::size_t of_v4 = v4::wgrad_workspace(shape, context);
-  // Enough for either, as tensors that are not aligned go to v4.
-  return context.precision() == Precision::kBf16 && v5::supports(shape, context)
-             ? std::max(of_v4, v5::wgrad_workspace(shape, context))
-             : of_v4;
+  return most_bytes(
+      v4::wgrad_workspace(shape, context), [&] { return v5::wgrad_workspace(shape, context); },
+      shape, context);
 }
 
 }  // namespace wrn::cuda

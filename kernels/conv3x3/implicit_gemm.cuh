@@ -141,10 +141,11 @@ struct FilterTaps {
 };
 
 // A view: operands a and b, the extents of the product, and row(m), where row m of D begins, or
-// null where there is none. It comes in `parts`, independent products, one for each blockIdx.z: a
-// kernel takes its own by part(). `vector`: groups of 16 bytes along the contiguous axes of A, B
-// and D are aligned, as all channel counts are multiples of that and so are addresses. T is what
-// the tensors hold: float or, for tensor cores, bf16.
+// null where there is none. Where D is an image, out() and pixel(m) say the same: row m is the
+// pixel's channels, and -1 is none. It comes in `parts`, independent products, one for each
+// blockIdx.z: a kernel takes its own by part(). `vector`: groups of 16 bytes along the contiguous
+// axes of A, B and D are aligned, as all channel counts are multiples of that and so are addresses.
+// T is what the tensors hold: float or, for tensor cores, bf16.
 
 /// Throws where `shape` is no convolution, or one that the views' arithmetic is too narrow for:
 /// pixels of all images, elements of one image and of all filters are counted in 31 bits.
@@ -160,6 +161,8 @@ struct Fprop {
 
   Fprop(const T* x, const T* w, T* y, const ConvShape& shape);
   __device__ Fprop part(int) const { return *this; }
+  __device__ int pixel(int m) const { return m < rows ? m : -1; }
+  __device__ T* out() const { return y; }
   __device__ T* row(int m) const { return m < rows ? y + std::int64_t{m} * columns : nullptr; }
 };
 
@@ -194,12 +197,17 @@ struct Dgrad {
     return d;
   }
   /// With an odd height or width the later phases have a row or column less.
-  __device__ T* row(int m) const {
-    if (m >= rows) return nullptr;
+  __device__ int pixel(int m) const {
+    if (m >= rows) return -1;
     const int line = a.grid_w.divide(m), n = a.grid_h.divide(line);
     const int i = (line - n * a.grid_h.value()) * stride + phase_h;
     const int j = (m - line * a.grid_w.value()) * stride + phase_w;
-    return i < h && j < w ? dx + ((std::int64_t{n} * h + i) * w + j) * columns : nullptr;
+    return i < h && j < w ? (n * h + i) * w + j : -1;
+  }
+  __device__ T* out() const { return dx; }
+  __device__ T* row(int m) const {
+    const int i = pixel(m);
+    return i >= 0 ? dx + std::int64_t{i} * columns : nullptr;
   }
 };
 

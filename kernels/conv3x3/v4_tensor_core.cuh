@@ -11,12 +11,13 @@
 //
 // A block computes 128 x N of D, N = 160, 128, 64, 32 or 16 as fits the columns, a warp 64 or 32
 // rows of it. Sums are fp32. They leave through shared memory, so that a row goes to global memory
-// in 16-byte pieces: store_tile() is where more could be done with them.
+// in 16-byte pieces. An epilogue (epilogue.h) does more with them there, and sums columns.
 //
 // Where channel counts or addresses are no multiples of 16 bytes, threads build the slices element
 // by element. The first layer, with its three channels, needs that; nothing large does.
 #pragma once
 
+#include "kernels/conv3x3/epilogue.cuh"
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
 #include "kernels/tensor_core.cuh"
@@ -241,16 +242,9 @@ using Output = float[kRows][N + 8];
 __device__ inline void convert(float x, float& y) { y = x; }
 __device__ inline void convert(float x, bf16& y) { y = to_bf16(x); }
 
-/// What becomes of the block's sums: they go to D, by way of shared memory, in groups of 16 bytes
-/// along its rows.
-template <int N, bool kVector, typename View>
-__device__ void store_tile(const View& view, int first_m, int first_n, const Sums<N>& sums,
-                           Output<N>& tile) {
-  using D = std::remove_pointer_t<decltype(view.row(0))>;
-  struct alignas(16) Group {
-    D at[16 / sizeof(D)];
-  };
-  constexpr int kGroup = 16 / sizeof(D), kAcross = N / kGroup;
+/// The sums of all the block's threads, where each can read them.
+template <int N>
+__device__ void share_sums(const Sums<N>& sums, Output<N>& tile) {
   const auto [warp_m, warp_n] = warp_origin<N>();
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -264,6 +258,16 @@ __device__ void store_tile(const View& view, int first_m, int first_n, const Sum
     }
   }
   __syncthreads();
+}
+
+/// The sums go to D, in groups of 16 bytes along its rows.
+template <int N, bool kVector, typename View>
+__device__ void store_tile(const View& view, int first_m, int first_n, const Output<N>& tile) {
+  using D = std::remove_pointer_t<decltype(view.row(0))>;
+  struct alignas(16) Group {
+    D at[16 / sizeof(D)];
+  };
+  constexpr int kGroup = 16 / sizeof(D), kAcross = N / kGroup;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kAcross; i += Tile<N>::kThreads) {
     const int m = i / kAcross, n = i % kAcross * kGroup;
     D* row = view.row(first_m + m);
@@ -280,22 +284,80 @@ __device__ void store_tile(const View& view, int first_m, int first_n, const Sum
   }
 }
 
-template <typename View, int N>
+/// How the threads of a block share the finishing of its tile: each has a group of columns and
+/// every kHigh-th row. The threads that this leaves over, with 160 columns of bf16, are idle.
+template <typename View, int N, bool kVector, typename Epilogue>
+struct Finishing {
+  using D = std::remove_pointer_t<decltype(std::declval<View>().out())>;
+  static constexpr int kGroup = 16 / sizeof(D), kAcross = N / kGroup;
+  static constexpr int kHigh = Tile<N>::kThreads / kAcross;
+  using Sums = ColumnSums<Epilogue, kGroup>;
+  using Column = Sums[kHigh * kAcross];
+};
+template <typename View, int N, bool kVector>
+struct Finishing<View, N, kVector, Plain> {
+  using Column = char[1];
+};
+
+/// The sums go to D as the epilogue says, and the sums of columns to `partial`. `column` may be
+/// where the tile is.
+template <int N, bool kVector, typename View, typename Epilogue>
+__device__ void finish_tile(const View& view, const Epilogue& epilogue, int first_m, int first_n,
+                            const Output<N>& tile,
+                            typename Finishing<View, N, kVector, Epilogue>::Column& column) {
+  using By = Finishing<View, N, kVector, Epilogue>;
+  constexpr int kGroup = By::kGroup, kAcross = By::kAcross, kHigh = By::kHigh;
+  const int group = static_cast<int>(threadIdx.x) % kAcross;
+  const int top = static_cast<int>(threadIdx.x) / kAcross;
+  const int n = first_n + group * kGroup, there = view.columns - n;
+  const Reader<Epilogue, kGroup, kVector> reader(epilogue, n, view.columns, there);
+  typename By::Sums gathered{};
+  constexpr int kFew = 4;  // rows at a time, so that what is read for them is on its way together
+  for (int m = top; top < kHigh && there > 0 && m < kRows; m += kFew * kHigh) {
+    int pixel[kFew];
+    Beside<typename By::D, kGroup> beside[kFew];
+#pragma unroll
+    for (int i = 0; i < kFew; ++i) {
+      const int row = m + i * kHigh;
+      pixel[i] = row < kRows ? view.pixel(first_m + row) : -1;
+      if (pixel[i] >= 0) beside[i] = reader.read(pixel[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < kFew; ++i) {
+      if (pixel[i] < 0) continue;
+      const auto& sum = *grouped<kGroup>(&tile[m + i * kHigh][group * kGroup]);
+      typename By::Sums of_row;
+      store_group<kVector>(view.out() + std::int64_t{pixel[i]} * view.columns + n,
+                           finish(epilogue, sum, beside[i], reader.mean, of_row), there);
+      gathered.merge(of_row);
+    }
+  }
+  __syncthreads();  // the tile has been read
+  merge_rows(gathered, column + group, top, kHigh, kAcross);
+  if (top > 0 || there <= 0) return;
+  const unsigned tiles_of_part = static_cast<unsigned>((view.rows + kRows - 1) / kRows);
+  gathered.store(epilogue.partial,
+                 blockIdx.z * tiles_of_part + static_cast<unsigned>(first_m / kRows),
+                 gridDim.z * tiles_of_part, n, view.columns);
+}
+
+template <typename View, int N, bool kVector, typename Epilogue>
 union Storage {
   struct {
     SliceOf<decltype(View::a), kRows> a;
     SliceOf<decltype(View::b), N> b;
   } stages[kStages];
   Output<N> output;
+  typename Finishing<View, N, kVector, Epilogue>::Column column;
 };
 
-template <typename View, int N, bool kVector>
+template <typename View, int N, bool kVector, typename Epilogue>
 __global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
-    tensor_core_kernel(const View whole) {
+    tensor_core_kernel(const View whole, const Epilogue epilogue) {
   using A = decltype(View::a);
   using B = decltype(View::b);
   constexpr int kDepth = SliceOf<A, kRows>::kDepth;
-  auto& shared = shared_storage<Storage<View, N>>();
+  auto& shared = shared_storage<Storage<View, N, kVector, Epilogue>>();
   const View view = whole.part(static_cast<int>(blockIdx.z));
   const auto [first_m, first_n] = tile_origin(view.columns, kRows, N);
   const Courier<A, kRows, Tile<N>::kThreads, kVector> a(view.a, first_m);
@@ -323,14 +385,20 @@ __global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
     multiply<A, B>(stage.a, stage.b, sums);
   }
   __syncthreads();
-  store_tile<N, kVector>(view, first_m, first_n, sums, shared.output);
+  share_sums(sums, shared.output);
+  if constexpr (std::is_same_v<Epilogue, Plain>) {
+    store_tile<N, kVector>(view, first_m, first_n, shared.output);
+  } else {
+    finish_tile<N, kVector>(view, epilogue, first_m, first_n, shared.output, shared.column);
+  }
 }
 
-template <int N, bool kVector, typename View>
-void run_tile(const View& view, Context& context) {
-  static_assert(sizeof(Storage<View, N>) <= 99 * 1024, "sm_86 and sm_89 have no more");
-  launch(WRN_KERNEL(tensor_core_kernel<View, N, kVector>), tile_grid(view, kRows, N),
-         Tile<N>::kThreads, sizeof(Storage<View, N>), context, view);
+template <int N, bool kVector, typename View, typename Epilogue>
+void run_tile(const View& view, const Epilogue& epilogue, Context& context) {
+  using Shared = Storage<View, N, kVector, Epilogue>;
+  static_assert(sizeof(Shared) <= 99 * 1024, "sm_86 and sm_89 have no more");
+  launch(WRN_KERNEL(tensor_core_kernel<View, N, kVector, Epilogue>), tile_grid(view, kRows, N),
+         Tile<N>::kThreads, sizeof(Shared), context, view, epilogue);
 }
 
 /// Calls f with the Tile that takes the least time for so many columns.
@@ -339,10 +407,19 @@ auto with_tile(int columns, F f) {
   return with_cheapest<Tile<160>, Tile<128>, Tile<64>, Tile<32>, Tile<16>>(columns, f);
 }
 
-template <typename View>
-void run(const View& view, Context& context) {
-  if (!view.vector) return run_tile<32, false>(view, context);
-  with_tile(view.columns, [&](auto tile) { run_tile<tile.kColumns, true>(view, context); });
+template <typename View, typename Epilogue = Plain>
+void run(const View& view, Context& context, const Epilogue& epilogue = {}) {
+  if (!view.vector) return run_tile<32, false>(view, epilogue, context);
+  with_tile(view.columns,
+            [&](auto tile) { run_tile<tile.kColumns, true>(view, epilogue, context); });
+}
+
+/// With tensors of an epilogue, which must be aligned too.
+template <typename View, typename Epilogue, typename... T>
+void run_with(View view, const Epilogue& epilogue, Context& context, const T*... tensors) {
+  WRN_CHECK(epilogue.partial != nullptr, "sums without a workspace");
+  view.vector = view.vector && (aligned16(tensors) && ...);
+  run(view, context, epilogue);
 }
 
 inline int parts(const ConvShape& shape, Context& context) {

@@ -1,6 +1,11 @@
 // v5's fprop and dgrad: D[pixels, columns] gathers patches of images, seen through taps, and
 // multiplies them by filters. The depth is taps x channels, in chunks of one tap's 64, 32 or 16
 // channels; a slice is 64 deep.
+//
+// An epilogue (epilogue.h) reads an image like D beside the sums. It comes as D leaves, in boxes,
+// and to where D's elements will be in shared memory: each thread finds there what stands beside
+// its sums, and leaves what is to be stored. The first 64 rows of it are on their way while the
+// tile is being multiplied.
 #pragma once
 
 #include "kernels/conv3x3/v5_hopper.cuh"
@@ -11,10 +16,11 @@ constexpr int kMostParts = 4;
 
 /// One dense product. fprop is one; dgrad is one for each phase of the stride (README.md).
 struct Part {
-  CUtensorMap out;
+  CUtensorMap out, beside;
   int taps_h, taps_w;  // tap (i, j) is seen `direction` (i, j) from (first_h, first_w)
   int first_h, first_w;
-  int filter_tap;  // which of the filter's r x r taps is (0, 0)
+  int filter_tap;    // which of the filter's r x r taps is (0, 0)
+  int out_y, out_x;  // D's first pixel
   Slices slices;
 };
 
@@ -26,6 +32,7 @@ struct Gather {
   int columns;
   int step, direction;            // image pixel = pixel step + first + direction tap
   int filter_down, filter_right;  // from tap (i, j) to (i + 1, j) and to (i, j + 1), in filter taps
+  int n, h, w, out_step;          // D, and from one pixel of a part to the next
   int row_tiles, column_tiles, parts;
   Part part[kMostParts];
 
@@ -44,10 +51,10 @@ __device__ inline TilePlace tile_place(const Gather& g, int i) {
 }
 
 /// The producer's thread: asks for the boxes of all slices of all tiles of the block.
-template <int N, bool kAcrossB>
-__device__ void load_tiles(const Gather& g, Shared<N>& shared) {
+template <int N, bool kAcrossB, typename Epilogue>
+__device__ void load_tiles(const Gather& g, Shared<N, Epilogue>& shared) {
   constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
-  Turn<N> turn;
+  typename Shared<N, Epilogue>::Turn turn;
   for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
     const Part& part = g.part[place.part];
@@ -93,42 +100,299 @@ __device__ void load_tiles(const Gather& g, Shared<N>& shared) {
   }
 }
 
-/// A consumer's sums, as bf16, by way of shared memory to the tensor: the one place that sees a
-/// finished tile. `out`: the consumer's own 64 rows of shared memory, in panels as boxes want them.
-template <int N>
-__device__ void store_tile(const Sums<N>& sum, const Gather& g, const TilePlace& place,
-                           unsigned char* out, int consumer) {
-  constexpr int kPanel = Tile<N>::kPanel, kRowBytes = kPanel * 2;
-  const bool issues = threadIdx.x % kWarpgroup == 0;
-#pragma unroll
-  for (int u = 0; u < Tile<N>::kUnits; ++u) {
-    if (issues) wait_for_stores<0>();
-    named_barrier(1 + consumer, kWarpgroup);
-#pragma unroll
-    for (int i = 0; i < N / 2; i += 2) {
-      const auto [column, row] = place_of_sum(i);
-      const int byte = (column / kPanel * kUnit + row) * kRowBytes + column % kPanel * 2;
-      const int swizzled = byte ^ ((byte >> 7 & (kRowBytes / 16 - 1)) << 4);
-      store_shared(out + swizzled,
-                   to_bf16(sum[u][i]).bits | unsigned{to_bf16(sum[u][i + 1]).bits} << 16);
-    }
-    fence_async_proxy();
-    named_barrier(1 + consumer, kWarpgroup);
-    const int block = (place.row * kConsumers + consumer) * Tile<N>::kUnits + u;
-    if (!issues || block >= g.blocks.count) continue;
-    const int3 pixel = first_pixel(g.blocks, block);
-    for (int p = 0; p < N && place.column * N + p < g.columns; p += kPanel) {
-      store_box(g.part[place.part].out, out + p * kUnit * 2, place.column * N + p, pixel.x, pixel.y,
-                pixel.z);
-    }
-    commit_stores();
+/// What an epilogue reads in boxes, or null.
+inline __host__ __device__ const bf16* beside_of(const Plain&) { return nullptr; }
+inline __host__ __device__ const bf16* beside_of(const WithMoments<bf16>& e) { return e.addend; }
+inline __host__ __device__ const bf16* beside_of(const ThroughRelu<bf16>& e) { return e.x; }
+
+using Pair = Group<bf16, 2>;
+
+/// Two neighbouring elements of it as the epilogue wants them, with the mask's bits from theirs on.
+/// ThroughRelu's addend is in the sums already.
+inline __device__ Beside<bf16, 2> make_beside(const WithMoments<bf16>&, const Pair& boxed,
+                                              unsigned) {
+  return {boxed, {}, 0};
+}
+inline __device__ Beside<bf16, 2> make_beside(const ThroughRelu<bf16>&, const Pair& boxed,
+                                              unsigned passed) {
+  return {{}, boxed, passed};
+}
+
+/// Merges what the eight lanes of a warp that have the same kColumns hold: lane bits 4, 3 and 2 say
+/// with which one of the columns each is left. Of four columns bit 2 says nothing, and the
+/// lanes without it have the result.
+template <int kApart = 16, typename S>
+__device__ auto merge_lanes(const S& mine) {
+  if constexpr (kApart < 4) {
+    return mine;
+  } else if constexpr (S::kColumns > 1) {
+    const bool last = (threadIdx.x & kApart) != 0;
+    auto half = mine.half(last);
+    half.merge(mine.half(!last).of_lane(kApart));
+    return merge_lanes<kApart / 2>(half);
+  } else {
+    S both = mine;
+    both.merge(mine.of_lane(kApart));
+    return merge_lanes<kApart / 2>(both);
   }
 }
 
-template <int N, bool kAcrossB>
-__global__ void __launch_bounds__(kThreads, 1) gather_kernel(const __grid_constant__ Gather g) {
+/// A pixel of D, given by its block's first and its number in the block; -1 outside.
+__device__ inline int out_pixel(const Gather& g, const Part& part, const int3& first, int row) {
+  const int line = g.blocks.by_w.divide(row), image = g.blocks.by_h.divide(line);
+  const int x = (first.x + row - line * g.blocks.w) * g.out_step + part.out_x;
+  const int y = (first.y + line - image * g.blocks.h) * g.out_step + part.out_y;
+  const int n = first.z + image;
+  return x < g.w && y < g.h && n < g.n ? (n * g.h + y) * g.w + x : -1;
+}
+
+/// One consumer's end of a tile: the one place that sees finished sums.
+template <int N, typename Epilogue>
+class Ending {
+  static constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
+  static constexpr bool kPlain = std::is_same_v<Epilogue, Plain>;
+  /// Of what is gathered a thread keeps one column in each group of them.
+  static constexpr int kGroup = N < 32 ? N : 32;
+  struct Gathered {
+    ColumnSums<Epilogue, 1> of_group[N / kGroup];
+  };
+  static constexpr bool kThroughRelu = std::is_same_v<Epilogue, ThroughRelu<bf16>>;
+
+ public:
+  __device__ Ending(const Gather& g, const Epilogue& epilogue, Shared<N, Epilogue>& shared,
+                    int consumer)
+      : g_(g), epilogue_(epilogue), shared_(shared), consumer_(consumer) {}
+
+  /// Before a tile's products, which will be added to `sum`.
+  __device__ void begin(Sums<N>& sum, const TilePlace& place) {
+    if (beside_of(epilogue_)) claim_out(place, 0);
+    if constexpr (kThroughRelu) fetch_columns(place);
+    clear<N>(sum);
+  }
+
+  /// The sums, finished and as bf16, go by way of shared memory to the tensor.
+  /// `tiles_before` this one, of the block.
+  __device__ void store(Sums<N>& sum, const TilePlace& place, int tiles_before) {
+    unsigned char* out = shared_.out[consumer_];
+    Gathered gathered{};
+    if constexpr (kThroughRelu) {
+      wait_for_copies<0>();
+      named_barrier(1 + consumer_, kWarpgroup);  // they are there
+    }
+#pragma unroll
+    for (int u = 0; u < Tile<N>::kUnits; ++u) {
+      if (u > 0 || !beside_of(epilogue_)) claim_out(place, u);
+      wait(shared_.ready[consumer_], static_cast<unsigned>(tiles_before * Tile<N>::kUnits + u) % 2);
+      if constexpr (kPlain) {
+        const int t = thread_of_warpgroup();
+#pragma unroll
+        for (int i = 0; i < N / 2; i += 2) {
+          const Pair stored{to_bf16(sum[u][i]), to_bf16(sum[u][i + 1])};
+          store_shared(in_out(t, i), __builtin_bit_cast(unsigned, stored));
+        }
+      } else {
+        finish_unit(sum[u], u, place, gathered);
+      }
+      fence_async_proxy();
+      named_barrier(1 + consumer_, kWarpgroup);
+      const int block = block_of(place, u);
+      if (!issues() || block >= g_.blocks.count) continue;
+      const int3 pixel = first_pixel(g_.blocks, block);
+      for (int p = 0; p < panels(place); ++p) {
+        store_box(g_.part[place.part].out, out + p * kPanelBytes, place.column * N + p * kPanel,
+                  pixel.x, pixel.y, pixel.z);
+      }
+      commit_stores();
+    }
+    if constexpr (!kPlain) store_sums(gathered, place);
+  }
+
+ private:
+  __device__ static bool issues() { return threadIdx.x % kWarpgroup == 0; }
+  /// Which block of pixels the consumer's unit u of a tile is.
+  __device__ int block_of(const TilePlace& place, int u) const {
+    return (place.row * kConsumers + consumer_) * Tile<N>::kUnits + u;
+  }
+  /// How many panels of the tile have columns.
+  __device__ int panels(const TilePlace& place) const {
+    const int left = (g_.columns - place.column * N + kPanel - 1) / kPanel;
+    return left < N / kPanel ? left : N / kPanel;
+  }
+
+  /// `out` is to be the consumer's again, with the image that is read beside unit u in it: when
+  /// `ready`'s phase is complete.
+  __device__ void claim_out(const TilePlace& place, int u) {
+    if (!issues()) return;
+    wait_for_stores<0>();
+    Barrier& ready = shared_.ready[consumer_];
+    const int block = block_of(place, u);
+    const int boxes = beside_of(epilogue_) && block < g_.blocks.count ? panels(place) : 0;
+    arrive_expecting(ready, static_cast<unsigned>(boxes * kPanelBytes));
+    const int3 pixel = first_pixel(g_.blocks, block);
+    for (int p = 0; p < boxes; ++p) {
+      load_box(shared_.out[consumer_] + p * kPanelBytes, g_.part[place.part].beside, ready,
+               place.column * N + p * kPanel, pixel.x, pixel.y, pixel.z);
+    }
+  }
+
+  /// Where in `out` sums i and i + 1 of the thread belong. A row's 16-byte groups change places as
+  /// its number says, or some of its bits, which are the same in all the thread's rows.
+  __device__ void* in_out(int t, int i) const {
+    constexpr int kRowBytes = kPanel * 2, kGroups = kRowBytes / 16;
+    const int row = place_of_sum(t, i).y, j = i / 4;
+    const int key = t % 32 / 4 * kRowBytes / 128 % kGroups;
+    return shared_.out[consumer_] + j / kGroups * kPanelBytes + row * kRowBytes +
+           (j % kGroups ^ key) * 16 + t % 4 * 4;
+  }
+
+  /// Where in D row `row` of the consumer's part of a tile is; -1 outside.
+  __device__ int pixel_of(const TilePlace& place, int row) const {
+    const int block = block_of(place, row / kUnit);
+    return block < g_.blocks.count
+               ? out_pixel(g_, g_.part[place.part], first_pixel(g_.blocks, block), row % kUnit)
+               : -1;
+  }
+
+  /// Straight from global memory, as few convolutions have one. ptxas would read all of it early,
+  /// for which there are no registers, but not past a barrier.
+  __device__ void add_addend(float (&sum)[N / 2], int u, const TilePlace& place) const {
+    const int t = thread_of_warpgroup(), left = g_.columns - place.column * N;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int pixel = pixel_of(place, u * kUnit + place_of_sum(t, half * 2).y);
+      const bf16* row = epilogue_.addend + std::int64_t{pixel} * g_.columns + place.column * N;
+#pragma unroll
+      for (int i = half * 2; i < N / 2; i += 4) {
+        const int column = place_of_sum(t, i).x;
+        const bool there = pixel >= 0 && column < left;
+        const Floats<2> addend = to_floats(there ? *grouped<2>(row + column) : Pair{});
+        sum[i] += addend.at[0];
+        sum[i + 1] += addend.at[1];
+        if (i / 4 % 8 == 7) __syncwarp();
+      }
+    }
+  }
+
+  /// Begins to bring the means and the mask's bits; zeros for what is outside.
+  __device__ void fetch_columns(const TilePlace& place) const {
+    auto& columns = shared_.columns[consumer_];
+    const int thread = thread_of_warpgroup(), first = place.column * N;
+    for (int c = thread; c < N; c += kWarpgroup) {
+      const bool there = first + c < g_.columns;
+      copy_async<4>(&columns.mean[c], epilogue_.mean + (there ? first + c : 0), there ? 4 : 0);
+    }
+    if (thread < Tile<N>::kUnits * kUnit) {
+      const int pixel = pixel_of(place, thread);
+      const std::uint8_t* from = epilogue_.mask + (std::int64_t{pixel} * g_.columns + first) / 8;
+      const int bytes = pixel >= 0 ? (g_.columns - first) / 8 : 0;
+      unsigned* to = columns.mask[thread];
+      if (N % 32 == 0 && g_.columns % 32 == 0) {
+        for (int i = 0; i < N / 32; ++i) {
+          const bool there = i * 4 < bytes;
+          copy_async<4>(to + i, there ? from + i * 4 : epilogue_.mask, there ? 4 : 0);
+        }
+      } else {
+        for (int i = 0; i < N / 8; ++i) {
+          if (i % 4 == 0) to[i / 4] = 0;
+          if (i < bytes) to[i / 4] |= unsigned{from[i]} << i % 4 * 8;
+        }
+      }
+    }
+    commit_copies();
+  }
+
+  /// The thread's two rows of a unit, a group of columns after the other: the sums that have been
+  /// stored leave their registers for what is gathered of them, until that is
+  /// merged. There are none to spare, nor for what ptxas would read early; but what is read in
+  /// shared memory cannot overtake a store there.
+  __device__ void finish_unit(float (&sum)[N / 2], int u, const TilePlace& place,
+                              Gathered& gathered) {
+    if constexpr (kThroughRelu) {
+      if (epilogue_.addend) add_addend(sum, u, place);
+    }
+    const int t = thread_of_warpgroup();
+    auto& columns = shared_.columns[consumer_];
+    const int left = g_.columns - place.column * N;
+    const bool boxed = beside_of(epilogue_) && block_of(place, u) < g_.blocks.count;
+    float counts[2];  // of rows
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = u * kUnit + place_of_sum(t, half * 2).y;
+      counts[half] = pixel_of(place, row) >= 0 ? 1 : 0;
+    }
+#pragma unroll
+    for (int first = 0; first < N; first += kGroup) {
+      ColumnSums<Epilogue, kGroup / 4> of_thread{};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        ColumnSums<Epilogue, kGroup / 4> of_row{};
+        const int row = u * kUnit + place_of_sum(t, half * 2).y;
+        const unsigned mask = kThroughRelu ? columns.mask[row][first / 32] : 0;
+#pragma unroll
+        for (int j = 0; j < kGroup / 8; ++j) {
+          const int i = first / 2 + j * 4 + half * 2;
+          const int column = place_of_sum(t, i).x;
+          const Floats<2> mean = kThroughRelu ? *grouped<2>(columns.mean + column) : Floats<2>{};
+          const unsigned word = boxed && column < left ? load_shared(in_out(t, i)) : 0;
+          ColumnSums<Epilogue, 2> of_two;
+          const Pair stored =
+              finish(epilogue_, Floats<2>{sum[i], sum[i + 1]},
+                     make_beside(epilogue_, __builtin_bit_cast(Pair, word), mask >> column % 32),
+                     mean, of_two);
+          store_shared(in_out(t, i), __builtin_bit_cast(unsigned, stored));
+          of_row.put(2 * j, of_two);
+        }
+        of_row.set_rows(counts[half]);
+        of_thread.merge(of_row);
+      }
+      gathered.of_group[first / kGroup].merge(merge_lanes(of_thread));
+    }
+  }
+
+  /// The columns' sums over the consumer's rows of the tile.
+  __device__ void store_sums(const Gathered& gathered, const TilePlace& place) {
+    auto& columns = shared_.columns[consumer_];
+    const int thread = thread_of_warpgroup(), warp = thread / 32;
+    // Which of its thread's columns merge_lanes() has left.
+    const int i = kGroup == 16 ? (thread / 16 % 2) * 2 + thread / 8 % 2
+                               : (thread / 16 % 2) * 4 + (thread / 8 % 2) * 2 + thread / 4 % 2;
+    const bool writes = kGroup > 16 || thread / 4 % 2 == 0;
+#pragma unroll
+    for (int group = 0; group < N / kGroup; ++group) {
+      const auto& sums = gathered.of_group[group];
+      const int column = group * kGroup + i / 2 * 8 + thread % 4 * 2 + i % 2;
+      if (writes) {
+        columns.sum[warp][0][column] = sums.plane(0).at[0];
+        columns.sum[warp][1][column] = sums.plane(1).at[0];
+      }
+      if (group == 0 && thread % 32 == 0) columns.rows[warp] = sums.rows();
+    }
+    named_barrier(1 + consumer_, kWarpgroup);
+    for (int c = thread; c < N; c += kWarpgroup) {
+      ColumnSums<Epilogue, 1> all{};
+      for (int w = 0; w < kWarpgroup / 32; ++w) {
+        all.merge(ColumnSums<Epilogue, 1>::of(columns.rows[w], {columns.sum[w][0][c]},
+                                              {columns.sum[w][1][c]}));
+      }
+      const int tile = (place.part * g_.row_tiles + place.row) * kConsumers + consumer_;
+      all.store(epilogue_.partial, static_cast<unsigned>(tile),
+                static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers), place.column * N + c,
+                g_.columns);
+    }
+    named_barrier(1 + consumer_, kWarpgroup);  // before the next tile's
+  }
+
+  const Gather& g_;
+  const Epilogue& epilogue_;
+  Shared<N, Epilogue>& shared_;
+  int consumer_;
+};
+
+template <int N, bool kAcrossB, typename Epilogue>
+__global__ void __launch_bounds__(kThreads, 1)
+    gather_kernel(const __grid_constant__ Gather g, const __grid_constant__ Epilogue epilogue) {
 #if WRN_HOPPER
-  auto& shared = shared_storage<Shared<N>>();
+  auto& shared = shared_storage<Shared<N, Epilogue>>();
   init(shared);
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   if (warpgroup == kConsumers) {
@@ -137,34 +401,44 @@ __global__ void __launch_bounds__(kThreads, 1) gather_kernel(const __grid_consta
     return;
   }
   take_registers<232>();
-  Turn<N> turn;
-  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
-    const TilePlace place = tile_place(g, tile);
+  typename Shared<N, Epilogue>::Turn turn;
+  Ending<N, Epilogue> ending(g, epilogue, shared, warpgroup);
+  for (int i = 0; static_cast<int>(blockIdx.x + i * gridDim.x) < g.tiles(); ++i) {
+    const TilePlace place = tile_place(g, static_cast<int>(blockIdx.x + i * gridDim.x));
     Sums<N> sum;
+    ending.begin(sum, place);
     multiply<N, false, kAcrossB>(sum, shared, turn, g.part[place.part].slices, g.a, g.b, warpgroup);
-    store_tile<N>(sum, g, place, shared.out[warpgroup], warpgroup);
+    ending.store(sum, place, i);
   }
   if (threadIdx.x % kWarpgroup == 0) wait_for_stores<0>();
 #endif
 }
 
-/// Chooses a tile, maps what depends on it by map_filters(map, box of columns) and map_out(map,
-/// part, box of columns), and launches g.
-template <bool kAcrossB, typename MapFilters, typename MapOut>
-void run(Gather& g, MapFilters map_filters, MapOut map_out, Context& context) {
+/// Chooses a tile, maps what depends on it by map_filters(map, box of columns) and map_image(map,
+/// `out` or another image like it, part, box of columns), and launches g.
+template <bool kAcrossB, typename Epilogue, typename MapFilters, typename MapImage>
+void run(Gather& g, const Epilogue& epilogue, const bf16* out, MapFilters map_filters,
+         MapImage map_image, Context& context) {
   const int multiprocessors = context.runtime().device.multiProcessorCount;
   const std::int64_t units = std::int64_t{g.blocks.count} * g.parts;
-  with_tile(tile_columns(units, g.columns, multiprocessors), [&](auto tile) {
+  const bf16* beside = beside_of(epilogue);
+  constexpr int kWidest = kAcrossB ? kWidestOfDgrad : kWidestOfFprop;
+  with_tile<kWidest>(tile_columns(units, g.columns, kWidest, multiprocessors), [&](auto tile) {
     constexpr int N = tile.kColumns;
+    using Memory = Shared<N, Epilogue>;
+    static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kStages >= 2);
     map_filters(g.filters, kAcrossB ? tile.kPanel : N);
-    for (int i = 0; i < g.parts; ++i) map_out(g.part[i].out, i, tile.kPanel);
+    for (int i = 0; i < g.parts; ++i) {
+      map_image(g.part[i].out, out, i, tile.kPanel);
+      if (beside) map_image(g.part[i].beside, beside, i, tile.kPanel);
+    }
     g.a = along_depth(g.box, tile.kRows);
     g.b = kAcrossB ? across_depth(tile.kPanel, g.box, N) : along_depth(g.box, N);
     g.row_tiles = static_cast<int>(divide_up(std::int64_t{g.blocks.count} * kUnit, tile.kRows));
     g.column_tiles = static_cast<int>(divide_up(g.columns, N));
     const int blocks = std::min(g.parts * g.row_tiles * g.column_tiles, multiprocessors);
-    launch(WRN_KERNEL(gather_kernel<N, kAcrossB>), static_cast<unsigned>(blocks), kThreads,
-           sizeof(Shared<N>), context, g);
+    launch(WRN_KERNEL(gather_kernel<N, kAcrossB, Epilogue>), static_cast<unsigned>(blocks),
+           kThreads, sizeof(Memory), context, g, epilogue);
   });
 }
 

@@ -27,6 +27,13 @@ void check(const ConvShape& s, const void* a, const void* b, const void* out, Co
   WRN_CHECK(aligned16(a) && aligned16(b) && aligned16(out), "v5 with a tensor not 16-byte aligned");
 }
 
+void check_epilogue(const float* partial, std::initializer_list<const void*> tensors) {
+  WRN_CHECK(partial != nullptr, "sums without a workspace");
+  for (const void* tensor : tensors) {
+    WRN_CHECK(aligned16(tensor), "v5 with a tensor not 16-byte aligned");
+  }
+}
+
 void make_image_map(CUtensorMap& map, const bf16* images, int n, int h, int w, int c,
                     const PixelBlocks& blocks, int box, int step) {
   const std::int64_t pixel = std::int64_t{c} * 2, row = pixel * w, image = row * h;

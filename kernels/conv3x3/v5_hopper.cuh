@@ -18,6 +18,7 @@
 // are multiples of 16 bytes. README.md has pictures.
 #pragma once
 
+#include "kernels/conv3x3/epilogue.cuh"
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
 #include "kernels/conv3x3/v5_tiles.h"
@@ -34,35 +35,51 @@ template <int N>
 struct Tile {
   static constexpr int kColumns = N;
   static constexpr int kUnits = units_of_consumer(N), kRows = rows_of_tile(N);
-  /// As many as there is room for, beside `out` and the barriers, but 4 are enough.
-  static constexpr int kStages =
-      std::min(4, (227 * 1024 - kConsumers * kUnit * N * 2 - 1024) / ((kRows + N) * kDepth * 2));
   /// The width of boxes along the columns.
   static constexpr int kPanel = N % 64 == 0 ? 64 : N % 32 == 0 ? 32 : 16;
 };
 template <int N>
 using Sums = float[Tile<N>::kUnits][N / 2];
 
+/// What a consumer has of a tile for an epilogue: the columns' means, a mask's bits, and when all
+/// rows are finished in its place what each warp has gathered, two sums of each column and how many
+/// rows they are of.
+template <int N, typename Epilogue>
+struct ColumnsOf {
+  float mean[N], rows[kWarpgroup / 32];
+  union {
+    unsigned mask[Tile<N>::kUnits * kUnit][(N + 31) / 32];
+    float sum[kWarpgroup / 32][2][N];
+  };
+};
 template <int N>
+struct ColumnsOf<N, Plain> {};
+
+template <int N, typename Epilogue = Plain>
 struct alignas(1024) Shared {
   struct Stage {
     unsigned char a[Tile<N>::kRows * kDepth * 2], b[N * kDepth * 2];
   };
-  Stage stage[Tile<N>::kStages];
-  unsigned char out[kConsumers][kUnit * N * 2];
-  Barrier full[Tile<N>::kStages], empty[Tile<N>::kStages];
-};
+  using Out = unsigned char[kUnit * N * 2];
+  using Columns = ColumnsOf<N, Epilogue>;
+  /// As many as there is room for, beside the rest, but 4 are enough.
+  static constexpr int kStages = std::min<int>(
+      4, (227 * 1024 - kConsumers * (sizeof(Out) + sizeof(Columns)) - 512) / sizeof(Stage));
+  /// A place in the ring, and the parity of the turn around it.
+  struct Turn {
+    int stage = 0;
+    unsigned parity = 0;
+    __device__ void next() {
+      if (++stage < kStages) return;
+      stage = 0;
+      parity ^= 1;
+    }
+  };
 
-/// A place in the ring, and the parity of the turn around it.
-template <int N>
-struct Turn {
-  int stage = 0;
-  unsigned parity = 0;
-  __device__ void next() {
-    if (++stage < Tile<N>::kStages) return;
-    stage = 0;
-    parity ^= 1;
-  }
+  Stage stage[kStages];
+  Out out[kConsumers];
+  Columns columns[kConsumers];
+  Barrier full[kStages], empty[kStages], ready[kConsumers];
 };
 
 /// The first pixel of block i: x is its column, y its row, z its image.
@@ -84,30 +101,37 @@ OperandView along_depth(int box, int rows);
 /// and kDepth / chunk times after each other for a tile of `columns`.
 OperandView across_depth(int box, int chunk, int columns);
 
-template <int N>
-__device__ void init(Shared<N>& shared) {
+template <int N, typename Epilogue>
+__device__ void init(Shared<N, Epilogue>& shared) {
   if (threadIdx.x == 0) {
-    for (int i = 0; i < Tile<N>::kStages; ++i) {
+    for (int i = 0; i < shared.kStages; ++i) {
       init_barrier(shared.full[i], 1);
       init_barrier(shared.empty[i], kConsumers * kWarpgroup / 32);
     }
+    for (Barrier& ready : shared.ready) init_barrier(ready, 1);
     fence_barrier_init();
   }
   __syncthreads();
 }
 
-/// A consumer's part in a tile: its sums become the products of all slices.
-template <int N, bool kAcrossA, bool kAcrossB>
-__device__ void multiply(Sums<N>& sum, Shared<N>& shared, Turn<N>& turn, const Slices& slices,
-                         const OperandView& a, const OperandView& b, int consumer) {
+template <int N>
+__device__ void clear(Sums<N>& sum) {
 #pragma unroll
   for (int u = 0; u < Tile<N>::kUnits; ++u) {
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) sum[u][i] = 0;
   }
+}
+
+/// A consumer's part in a tile: the products of all slices, one or more, are added to its sums.
+template <int N, bool kAcrossA, bool kAcrossB, typename Epilogue>
+__device__ void multiply(Sums<N>& sum, Shared<N, Epilogue>& shared,
+                         typename Shared<N, Epilogue>::Turn& turn, const Slices& slices,
+                         const OperandView& a, const OperandView& b, int consumer) {
   const bool arrives = threadIdx.x % 32 == 0;
   int in_period = 0, before = 0;
-  for (int slice = 0; slice < slices.count; ++slice) {
+  int slice = 0;
+  do {
     const int steps = ++in_period == slices.period ? slices.last_steps : kSteps;
     if (in_period == slices.period) in_period = 0;
     auto& stage = shared.stage[turn.stage];
@@ -140,28 +164,28 @@ __device__ void multiply(Sums<N>& sum, Shared<N>& shared, Turn<N>& turn, const S
     if (slice > 0 && arrives) arrive(shared.empty[before]);
     before = turn.stage;
     turn.next();
-  }
+  } while (++slice < slices.count);
   wait_for_products<0>(sum);
-  if (slices.count > 0 && arrives) arrive(shared.empty[before]);
+  if (arrives) arrive(shared.empty[before]);
 }
 
-/// Where a thread's sum i of a unit is: y its row, x its column.
-__device__ inline int2 place_of_sum(int i) {
-  const int t = static_cast<int>(threadIdx.x) % kWarpgroup;
+/// Where sum i of a unit is that thread t of the warpgroup has: y its row, x its column.
+__device__ inline int2 place_of_sum(int t, int i) {
   return {i / 4 * 8 + t % 4 * 2 + i % 2, t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8};
 }
 
-/// Calls f with the Tile of so many columns, one of kWidths.
-template <std::size_t i = 0, typename F>
+/// Calls f with the Tile of so many columns, one of kWidths up to kWidest.
+template <int kWidest, std::size_t i = 0, typename F>
 void with_tile(int columns, F f) {
-  if constexpr (i + 1 < kWidths.size()) {
-    if (columns != kWidths[i]) return with_tile<i + 1>(columns, f);
+  if constexpr (kWidths[i] < kWidest) {
+    if (columns != kWidths[i]) return with_tile<kWidest, i + 1>(columns, f);
   }
   f(Tile<kWidths[i]>{});
 }
 
 /// Throws where supports() is false, or a tensor is not aligned.
 void check(const ConvShape&, const void* a, const void* b, const void* out, Context&);
+void check_epilogue(const float* partial, std::initializer_list<const void*> tensors);
 
 /// The map of x or dy [n,h,w,c] in blocks of pixels, `step` pixels apart, `box` channels wide.
 void make_image_map(CUtensorMap& map, const bf16* images, int n, int h, int w, int c,

@@ -18,6 +18,10 @@ constexpr int kConsumers = 2;
 /// The tiles' widths, and their heights: two units of more columns do not fit a consumer's
 /// registers.
 constexpr std::array kWidths = {16, 32, 64, 128, 160, 192, 256};
+/// Of dgrad, whose epilogue has too few registers with 256 columns. Two of 128 columns take a tenth
+/// longer.
+constexpr int kWidestOfDgrad = 192;
+constexpr int kWidestOfFprop = 256;
 constexpr int units_of_consumer(int columns) { return columns > 160 ? 1 : 2; }
 constexpr int rows_of_tile(int columns) { return kConsumers * units_of_consumer(columns) * kUnit; }
 
@@ -25,6 +29,7 @@ constexpr int rows_of_tile(int columns) { return kConsumers * units_of_consumer(
 /// a part. The last block of an image may reach beyond it; small images share a block.
 struct PixelBlocks {
   int w, h, n;           // pixels of a block
+  Divisor by_w, by_h;    // its rows, and images, of a pixel's number
   Divisor across, down;  // blocks in a row, rows of blocks in an image
   int count;
 
@@ -35,6 +40,8 @@ struct PixelBlocks {
       : w(std::min(s.q(), kUnit)),
         h(std::min(s.p(), kUnit / w)),
         n(kUnit / w / h),
+        by_w(w),
+        by_h(h),
         across(s.q() / w),
         down(static_cast<int>(divide_up(s.p(), h))),
         count(static_cast<int>(divide_up(s.n, n)) * down.value() * across.value()) {}
@@ -47,11 +54,12 @@ inline bool takes(const ConvShape& s) {
 
 /// The width of the tile for a product of `units` x `columns` that takes the least time: in waves
 /// of a tile an SM, a tile's time being its products' and that of loading A, which is that of 32
-/// columns. Of equal ones the widest.
-inline int tile_columns(std::int64_t units, int columns, int multiprocessors) {
+/// columns. Of equal ones the widest, up to `widest`.
+inline int tile_columns(std::int64_t units, int columns, int widest, int multiprocessors) {
   int best = 0;
   std::int64_t least = 0;
   for (const int width : kWidths) {
+    if (width > widest) break;
     const std::int64_t rows = rows_of_tile(width);
     const std::int64_t tiles = divide_up(units * kUnit, rows) * divide_up(columns, width);
     const std::int64_t cost = divide_up(tiles, multiprocessors) * rows * (width + 32);
@@ -76,10 +84,11 @@ struct Slices {
   }
 };
 
-/// Of taps x channels, in boxes. Boxes of less than kDepth hold all channels of a tap.
+/// Of taps x channels, in boxes. Boxes of less than kDepth hold all channels of a tap. Without taps
+/// a slice of zeros.
 inline Slices gather_slices(int taps, int channels) {
   constexpr int kStep = kDepth / kSteps;
-  if (taps == 0) return {0, 1, kSteps};
+  if (taps == 0) return {1, 1, 1};
   const int box = box_width(channels);
   if (box == kDepth) {
     const auto chunks = static_cast<int>(divide_up(channels, box));  // in a tap
@@ -117,6 +126,25 @@ inline std::vector<Phase> phases(const ConvShape& s) {
     }
   }
   return all;
+}
+
+/// How many tiles the column sums of fprop's epilogue come from, or with `parts` phases of dgrad's:
+/// those of each consumer.
+inline unsigned sum_tiles(const ConvShape& s, int parts, int columns, int widest,
+                          int multiprocessors) {
+  const std::int64_t blocks = PixelBlocks(s).count;
+  const int width = tile_columns(blocks * parts, columns, widest, multiprocessors);
+  return static_cast<unsigned>(parts * divide_up(blocks * kUnit, rows_of_tile(width)) * kConsumers);
+}
+
+/// Bytes of an epilogue's sums, written and read again: three numbers a tile and column of fprop,
+/// two of dgrad.
+inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, int multiprocessors) {
+  if (product == ConvProduct::kFprop) {
+    return 2 * std::int64_t{12} * s.k * sum_tiles(s, 1, s.k, kWidestOfFprop, multiprocessors);
+  }
+  const auto parts = static_cast<int>(phases(s).size());
+  return 2 * std::int64_t{8} * s.c * sum_tiles(s, parts, s.c, kWidestOfDgrad, multiprocessors);
 }
 
 // --- wgrad -------------------------------------------------------------------------------------
@@ -193,7 +221,8 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int m
     }
     const int wanted = forward ? s.k : s.c, depth = forward ? s.c : s.k;
     const std::int64_t blocks = PixelBlocks(s).count;
-    columns = tile_columns(blocks * std::ssize(taps), wanted, multiprocessors);
+    columns = tile_columns(blocks * std::ssize(taps), wanted,
+                           forward ? kWidestOfFprop : kWidestOfDgrad, multiprocessors);
     const std::int64_t tiles =
         divide_up(blocks * kUnit, rows_of_tile(columns)) * divide_up(wanted, columns);
     for (const int of_part : taps) {

@@ -32,7 +32,7 @@ struct TilePlace {
 template <int N>
 __device__ void load_tiles(const Wgrad& g, Shared<N>& shared) {
   constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
-  Turn<N> turn;
+  typename Shared<N>::Turn turn;
   for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles; tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
     const int first_chunk = place.row * (kRows / g.box);
@@ -69,13 +69,13 @@ __device__ void load_tiles(const Wgrad& g, Shared<N>& shared) {
 template <int N>
 __device__ void store_tile(const Sums<N>& sum, const Wgrad& g, const TilePlace& place,
                            int consumer) {
-  const int rows = g.r * g.r * g.c;
+  const int rows = g.r * g.r * g.c, t = static_cast<int>(threadIdx.x) % kWarpgroup;
 #pragma unroll
   for (int u = 0; u < Tile<N>::kUnits; ++u) {
     const int unit = (place.row * kConsumers + consumer) * Tile<N>::kUnits + u;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = unit * kUnit + place_of_sum(half * 2).y;
+      const int row = unit * kUnit + place_of_sum(t, half * 2).y;
       const int chunk = row / g.box, tap = chunk / g.chunks_of_tap;
       const int channel = (chunk - tap * g.chunks_of_tap) * g.box + row % g.box;
       if (tap >= g.r * g.r || channel >= g.c) continue;
@@ -83,7 +83,7 @@ __device__ void store_tile(const Sums<N>& sum, const Wgrad& g, const TilePlace& 
 #pragma unroll
       for (int i = 0; i < N / 2; ++i) {
         if (i / 2 % 2 != half) continue;
-        const int column = place.column * N + place_of_sum(i).x;
+        const int column = place.column * N + place_of_sum(t, i).x;
         if (column < g.k) out[std::int64_t{column} * rows] = sum[u][i];
       }
     }
@@ -102,10 +102,11 @@ __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constan
     return;
   }
   take_registers<232>();
-  Turn<N> turn;
+  typename Shared<N>::Turn turn;
   for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles; tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
     Sums<N> sum;
+    clear<N>(sum);
     multiply<N, true, true>(sum, shared, turn, {place.slices, place.slices, kSteps}, g.a, g.b,
                             warpgroup);
     store_tile<N>(sum, g, place, warpgroup);
@@ -134,7 +135,7 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
   WRN_CHECK(plan.parts == 1 || context.workspace != nullptr, "wgrad without a workspace");
   const PixelBlocks blocks(s);
   auto* partial = reinterpret_cast<float*>(context.workspace);
-  with_tile(plan.columns, [&](auto tile) {
+  with_tile<kWidths.back()>(plan.columns, [&](auto tile) {
     constexpr int N = tile.kColumns;
     Wgrad g{{},
             {},

@@ -150,6 +150,12 @@ void wait(const std::uint64_t& barrier, unsigned parity, Where where) {
   if (__tsan_acquire) __tsan_acquire(&b);
 }
 
+bool has_waited_for(std::uint32_t load) {
+  if (load == kGeneric) return true;
+  const MBarrier& barrier = *hopper().barriers[(load >> 20) - 1];
+  return barrier.waited_for(load & 0xFFFFF, thread_index() / 128 * 128, 128);
+}
+
 // --- The generic and the asynchronous proxy ------------------------------------------------------
 namespace {
 
@@ -185,7 +191,12 @@ void store_shared(void* p, unsigned value, Where where) {
 
 unsigned load_shared(const void* p, Where where) {
   Shadow& shadow = shadow_at(p);
-  if (shadow.loads > 0) fail_at("a load from shared memory", where, "where a box is arriving");
+  constexpr const char* kWhat = "a load from shared memory";
+  if (shadow.loads > 0) fail_at(kWhat, where, "where a box is arriving");
+  if (shadow.load == 0) fail_at(kWhat, where, "where nothing has been written");
+  if (!has_waited_for(shadow.load)) {
+    fail_at(kWhat, where, "which came in a phase that no thread of the warpgroup has waited for");
+  }
   announce_read(p, sizeof(unsigned));
   unsigned value;
   std::memcpy(&value, p, sizeof value);

@@ -89,6 +89,9 @@ struct MBarrier {
   List<std::size_t> woken;    // those that have not run since
 };
 
+/// Whether some thread of this one's warpgroup has waited for what came as `load`.
+bool has_waited_for(std::uint32_t load);
+
 /// Which phase of which barrier brought something: never 0, nor kGeneric.
 inline std::uint32_t load_number(const MBarrier& barrier) {
   return (barrier.number + 1) << 20 | static_cast<std::uint32_t>(barrier.phase & 0xFFFFF);

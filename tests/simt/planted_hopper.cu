@@ -28,6 +28,8 @@ enum Bug {
   kEveryLaneArrives,       // where one was counted
   kForgetsInitFence,       // after init_barrier
   kForgetsFull,            // the consumer's wait
+  kLoadsUnwaited,          // what came in a box, by a thread of the other warpgroup
+  kLoadsUnwritten,         // from where nothing is
   kTakesRegisters,         // that nobody dropped
   kOneWarpDrops,           // registers
   kForgetsProductFence,    // wgmma.fence
@@ -69,6 +71,10 @@ __device__ void produce(const Maps& maps, Shared& shared, Bug bug) {
              first_row, 0);
     load_box(stage.b, maps.b, shared.full[i % 2], i * kDepth, 0, 0);
   }
+  if (bug == kLoadsUnwaited) {
+    wait(shared.empty[1], 1);  // all has been multiplied
+    static_cast<void>(load_shared(shared.stage[1].a));
+  }
 }
 
 __device__ void consume(float (&sum)[1][kColumns / 2], Shared& shared, Bug bug) {
@@ -77,6 +83,7 @@ __device__ void consume(float (&sum)[1][kColumns / 2], Shared& shared, Bug bug) 
   for (float& value : sum[0]) value = 0;
   for (int i = 0; i < kSlices; ++i) {
     auto& stage = shared.stage[i % 2];
+    if (bug == kLoadsUnwritten) static_cast<void>(load_shared(shared.out));
     if (bug != kForgetsFull) wait(shared.full[i % 2], bug == kKeepsParity ? 0 : i / 2 % 2);
     if (bug != kForgetsProductFence) begin_products(sum);
     for (unsigned step = 0; step < kDepth / 16; ++step) {
@@ -243,6 +250,8 @@ const planted::Register registered{CASE(bad_maps),
                                    BUG("every_lane_arrives", kEveryLaneArrives),
                                    BUG("forgets_init_fence", kForgetsInitFence),
                                    BUG("forgets_full", kForgetsFull),
+                                   BUG("loads_unwaited", kLoadsUnwaited),
+                                   BUG("loads_unwritten", kLoadsUnwritten),
                                    BUG("takes_registers", kTakesRegisters),
                                    BUG("one_warp_drops", kOneWarpDrops),
                                    BUG("forgets_product_fence", kForgetsProductFence),

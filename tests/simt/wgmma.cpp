@@ -128,13 +128,6 @@ Pool<Accumulators> all_accumulators;
 
 WarpgroupState& own_warpgroup() { return hopper().warpgroups[thread_index() / 128]; }
 
-/// Whether some thread of the warpgroup has waited for what came as `load`.
-bool has_waited_for(std::uint32_t load) {
-  if (load == kGeneric) return true;
-  const MBarrier& barrier = *hopper().barriers[(load >> 20) - 1];
-  return barrier.waited_for(load & 0xFFFFF, thread_index() / 128 * 128, 128);
-}
-
 /// What the product reads has come, in one phase of one barrier, and is fenced; notes the reads.
 void check_operand(const Operand& operand, int extent, const char* name, PendingProduct& pending,
                    const Where& where) {

@@ -1,0 +1,161 @@
+// Convolutions with batch norm inside of them; kernels/fused.h says how.
+#include <optional>
+
+#include "engine/ops/batch_norm.h"
+#include "engine/ops/checks.h"
+#include "engine/ops/conv.h"
+
+namespace wrn {
+namespace {
+
+/// What a launcher of fused.h needs. A plan made without CUDA leaves it out.
+#define WRN_CUDA_BYTES(context, ...)                                                   \
+  ([&]() -> std::size_t {                                                              \
+    if constexpr (::wrn::kHasCuda) {                                                   \
+      if ((context).device() == ::wrn::Device::kCuda) return ::wrn::cuda::__VA_ARGS__; \
+    }                                                                                  \
+    return 0;                                                                          \
+  }())
+
+void check_fusible(const char* op, const Tape& tape) {
+  WRN_CHECK(tape.training(), "{} in inference", op);
+  WRN_CHECK(tape.context().precision() != Precision::kFp32, "{} in fp32", op);
+}
+
+/// The convolution, the sum with `residual` if there is one, and the statistics of what comes out.
+Measured record_measured_fprop(Tape& tape, const Conv& conv, const Tensor& residual) {
+  const Measured y{make_output(tape, conv), tape.make(conv.layer + " mean", {conv.shape.k}),
+                   tape.make(conv.layer + " variance", {conv.shape.k})};
+  Step step{.name = conv.layer + " fprop, statistics",
+            .reads = {conv.x, conv.filters},
+            .writes = {y.image, y.mean, y.variance},
+            .workspace = WRN_CUDA_BYTES(
+                tape.context(), conv_fprop_statistics_workspace(conv.shape, tape.context())),
+            .macs = conv.shape.macs(),
+            .conv = ConvWork{ConvProduct::kFprop, conv.shape, true}};
+  if (residual) {
+    check_shape("preact_conv", residual, y.image.shape());
+    step.reads.push_back(residual);
+    step.in_place = {{y.image, residual}};
+  }
+  step.run = [=](Context& context) {
+    WRN_ON_CUDA_REAL(
+        conv.x, context,
+        conv_fprop_statistics(conv.x.data<Real>(), conv.filters.data<Real>(),
+                              residual ? residual.data<Real>() : nullptr, y.image.data<Real>(),
+                              y.mean.data<float>(), y.variance.data<float>(), conv.shape, context));
+  };
+  tape.step(std::move(step));
+  return y;
+}
+
+/// The gradient of batch norm's output, from that of the convolution's behind it and from `addend`,
+/// if there is one, a part of the activation's. Adds those of gamma and beta, and returns all
+/// three.
+struct NormGradient {
+  Tensor d, dgamma, dbeta;
+};
+NormGradient record_dgrad_activation(Tape& tape, const Conv& conv, const Tensor& dy,
+                                     const Tensor& addend, const Measured& x, const Tensor& mask,
+                                     const PreactConv& p) {
+  const BatchNorm& norm = p.norm;
+  const NormGradient g{
+      tape.make("d " + layer_of(norm.gamma) + " activation", x.image.shape(), x.image.dtype()),
+      tape.make_gradient(norm.gamma), tape.make_gradient(norm.beta)};
+  Step step{.name = conv.layer + " dgrad, activation",
+            .reads = {dy, conv.filters, x.image, x.mean, x.variance, mask},
+            .writes = {g.d, g.dgamma, g.dbeta},
+            .workspace = WRN_CUDA_BYTES(
+                tape.context(), conv_dgrad_activation_workspace(conv.shape, tape.context())),
+            .macs = conv.shape.macs(),
+            .conv = ConvWork{ConvProduct::kDgrad, conv.shape, true}};
+  if (addend) {
+    step.reads.push_back(addend);
+    step.in_place = {{g.d, addend}};
+  }
+  step.run = [=, epsilon = norm.epsilon, dropout = p.dropout](Context& context) {
+    WRN_ON_CUDA_REAL(
+        dy, context,
+        conv_dgrad_activation<Real>(
+            dy.data<Real>(), conv.filters.data<Real>(), addend ? addend.data<Real>() : nullptr,
+            {x.image.data<Real>(), x.mean.data<float>(), x.variance.data<float>(), epsilon,
+             mask.data<std::uint8_t>(), dropout},
+            g.d.data<Real>(), g.dgamma.data<float>(), g.dbeta.data<float>(), conv.shape, context));
+  };
+  tape.step(std::move(step));
+  tape.add_gradient(norm.gamma, g.dgamma);
+  tape.add_gradient(norm.beta, g.dbeta);
+  return g;
+}
+
+/// The gradient of x: batch norm's, and what has been gathered of it before.
+void record_norm_dx(Tape& tape, const Measured& x, const BatchNorm& norm, const NormGradient& g) {
+  const Tensor skip = tape.gradient(x.image), dx = tape.make_gradient(x.image);
+  Step step{.name = layer_of(norm.gamma) + " dx",
+            .reads = {x.image, g.d, norm.gamma, x.mean, x.variance, g.dgamma, g.dbeta},
+            .writes = {dx},
+            .in_place = {{dx, g.d}}};
+  if (skip) {
+    step.reads.push_back(skip);
+    step.in_place.emplace_back(dx, skip);
+  }
+  step.run = [=, shape = image_shape(x.image)](Context& context) {
+    WRN_ON_CUDA_REAL(
+        dx, context,
+        batch_norm_dx(x.image.data<Real>(), g.d.data<Real>(), norm.gamma.data<float>(),
+                      x.mean.data<float>(), x.variance.data<float>(), g.dgamma.data<float>(),
+                      g.dbeta.data<float>(), skip ? skip.data<Real>() : nullptr, dx.data<Real>(),
+                      shape, norm.epsilon, context));
+  };
+  tape.step(std::move(step));
+  tape.replace_gradient(x.image, dx);
+}
+
+}  // namespace
+
+Measured conv2d_measured(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
+  check_fusible("conv2d_measured", tape);
+  const Conv conv = check_conv("conv2d_measured", tape, x, w, stride);
+  const Measured y = record_measured_fprop(tape, conv, {});
+  tape.on_backward([=, &tape] {
+    const Tensor dy = tape.gradient(y.image);
+    if (!dy) return;
+    record_wgrad(tape, conv, dy);
+    if (tape.needs_gradient(x)) tape.add_gradient(x, record_dgrad(tape, conv, dy));
+  });
+  return y;
+}
+
+Measured preact_conv(Tape& tape, const Measured& x, Tensor& shortcut, const PreactConv& p) {
+  check_fusible("preact_conv", tape);
+  check_norm("preact_conv", tape, x.image, p.norm);
+  WRN_CHECK(x.mean && x.variance, "preact_conv: {} comes without statistics", x.image.name());
+  const auto [a, mask] = record_activation(tape, x, p.norm, p.dropout, p.dropout_layer);
+  record_running_statistics(tape, p.norm, x);
+  std::optional<Conv> projection;
+  if (p.projection) {
+    projection = check_conv("preact_conv", tape, a, p.projection, p.stride);
+    shortcut = record_fprop(tape, *projection);
+  }
+  const Conv conv = check_conv("preact_conv", tape, a, p.filters, p.stride);
+  const Tensor residual = p.adds_shortcut ? shortcut : Tensor();
+  const Measured y = record_measured_fprop(tape, conv, residual);
+
+  tape.on_backward([=, &tape, mask = mask, projected = shortcut] {
+    const Tensor dy = tape.gradient(y.image);
+    if (!dy) return;
+    if (residual && tape.needs_gradient(residual)) tape.add_gradient(residual, dy);
+    record_wgrad(tape, conv, dy);
+    // Whatever took the shortcut stands behind, so its gradient is whole.
+    Tensor addend;
+    if (const Tensor d = projection ? tape.gradient(projected) : Tensor(); d) {
+      record_wgrad(tape, *projection, d);
+      addend = record_dgrad(tape, *projection, d);
+    }
+    const NormGradient g = record_dgrad_activation(tape, conv, dy, addend, x, mask, p);
+    if (tape.needs_gradient(x.image)) record_norm_dx(tape, x, p.norm, g);
+  });
+  return y;
+}
+
+}  // namespace wrn

@@ -1,0 +1,69 @@
+// Launchers that only CUDA has: batch norm inside of the convolutions around it. As in launchers.h,
+// where the same conventions hold; kernels.h explains the two lists.
+//
+// An activation is relu(batch_norm(x)), perhaps with dropout behind it, that convolutions read. On
+// its own, batch norm reads x twice forward and x and dy twice backward: once for its sums, once to
+// apply them. Here the sums are a by-product of the convolutions that write x and dy:
+//
+//   forward    conv_fprop_statistics writes x, mean, variance;  batch_norm_activation reads them
+//   backward   conv_dgrad_activation writes d, dgamma, dbeta;   batch_norm_dx reads them
+//
+// d is the gradient of batch norm's own output: the activation's, through dropout and ReLU. The
+// mask, one bit an element in [rows][ceil(c / 8)] bytes as batch_norm_forward has it, is set where
+// an element passed both.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace wrn::cuda {
+
+// --- conv3x3/conv.cu; in fp32 there are none: Reals of fp32 are for a Context in tf32 ------------
+/// y = conv(x, w) [+ residual], each element rounded once, and the mean[k] and (biased) variance[k]
+/// of the y that is stored. `residual`, like y, or null. In place: y may be residual.
+template <typename Real>
+void conv_fprop_statistics(const Real* x, const Real* w, const Real* residual, Real* y, float* mean,
+                           float* variance, const ConvShape&, Context&);
+std::size_t conv_fprop_statistics_workspace(const ConvShape&, Context&);
+
+/// What made the activation a [n,h,w,c] that a convolution reads.
+template <typename Real>
+struct ActivationOf {
+  const Real* x;  // like a
+  const float *mean, *variance;
+  float epsilon;
+  const std::uint8_t* mask;
+  float dropout;  // its p, or 0
+};
+/// d = mask ? (conv's dx [+ addend]) / (1 - p) : 0, each element rounded once, dbeta = sum of d and
+/// dgamma = sum of d (x - mean) / sqrt(variance + epsilon), over the d that is stored. `addend`,
+/// like d, or null: what other convolutions that read a make of its gradient. In place: d may be
+/// addend.
+template <typename Real>
+void conv_dgrad_activation(const Real* dy, const Real* w, const Real* addend,
+                           const ActivationOf<Real>&, Real* d, float* dgamma, float* dbeta,
+                           const ConvShape&, Context&);
+std::size_t conv_dgrad_activation_workspace(const ConvShape&, Context&);
+
+// --- batch_norm.cu -------------------------------------------------------------------------------
+/// With p = 0 there is none, and the rest is not looked at.
+struct Dropout {
+  float p = 0;
+  int layer = 0;
+  const StepState* state = nullptr;
+};
+/// y = dropout(relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)) and its mask, of given
+/// statistics. Dropout's draws are those of dropout(), whose rows are the images. In place: y may
+/// be x.
+template <typename Real>
+void batch_norm_activation(const Real* x, const float* gamma, const float* beta, const float* mean,
+                           const float* variance, Real* y, std::uint8_t* mask, const ImageShape&,
+                           float epsilon, const Dropout&, Context&);
+/// dx = gamma r (d - dbeta / rows - (x - mean) r dgamma / rows) [+ skip], r = 1 / sqrt(variance +
+/// epsilon), rounded once. `skip`, like dx, or null: the gradient that reaches x by another way. In
+/// place: dx may be d or skip.
+template <typename Real>
+void batch_norm_dx(const Real* x, const Real* d, const float* gamma, const float* mean,
+                   const float* variance, const float* dgamma, const float* dbeta, const Real* skip,
+                   Real* dx, const ImageShape&, float epsilon, Context&);
+
+}  // namespace wrn::cuda
