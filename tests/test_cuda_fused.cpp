@@ -112,9 +112,9 @@ void check_same(const Fprop& a, const Fprop& b) {
 
 namespace {
 
-/// Without a residual and with one, in place too. Returns all results of the last.
+/// Without a residual and with one, in place too.
 template <typename Real>
-Fprop check_fprop(const ConvShape& s, Context& context) {
+void check_fprop(const ConvShape& s, Context& context) {
   // The residual's mean is large, so that squares would cancel.
   const std::vector<float> x = random_stored<Real>(s.x_size(), 1),
                            w = random_stored<Real>(s.w_size(), 2),
@@ -122,7 +122,6 @@ Fprop check_fprop(const ConvShape& s, Context& context) {
   Values expected = oracle::conv(operand<Real>(x), operand<Real>(w), s);
   Values allowed = oracle::conv(operand<Real>(x, true), operand<Real>(w, true), s);
   for (double& value : allowed) value *= kProducts;
-  Fprop got;
   for (const bool adds : {false, true}) {
     INFO(text(s) << " residual=" << adds);
     if (adds) expected = oracle::add(std::move(expected), to_double(residual));
@@ -130,13 +129,12 @@ Fprop check_fprop(const ConvShape& s, Context& context) {
       for (std::size_t i = 0; i < allowed.size(); ++i) allowed[i] += kFew * std::abs(expected[i]);
     }
     const std::vector<float> more = adds ? residual : std::vector<float>();
-    got = fprop<Real>(s, x, w, more, false, 0, context);
+    const Fprop got = fprop<Real>(s, x, w, more, false, 0, context);
     CHECK(mismatch(got.y, expected, allowed_stored<Real>(allowed, expected),
                    static_cast<std::size_t>(s.k)) == "");
     check_statistics(got.y, got.mean, got.variance);
     if (adds) check_same(fprop<Real>(s, x, w, more, true, 0, context), got);
   }
-  return got;
 }
 
 /// Tensors that are not aligned, which another version takes.
@@ -320,9 +318,9 @@ void check_same(const Dgrad& a, const Dgrad& b) {
 
 namespace {
 
-/// With and without an addend and dropout, in place too. Returns all results of the last.
+/// With and without an addend and dropout, in place too.
 template <typename Real>
-Dgrad check_dgrad(const ConvShape& s, Context& context) {
+void check_dgrad(const ConvShape& s, Context& context) {
   const ImageShape image{s.n, s.h, s.w, s.c};
   const Norm n(image, Real{});
   const std::vector<float> dy = random_stored<Real>(s.y_size(), 1),
@@ -330,13 +328,12 @@ Dgrad check_dgrad(const ConvShape& s, Context& context) {
                            addend = random_stored<Real>(s.x_size(), 3);
   const Values alone = oracle::conv_dgrad(operand<Real>(dy), operand<Real>(w), s);
   const Values magnitudes = oracle::conv_dgrad(operand<Real>(dy, true), operand<Real>(w, true), s);
-  Dgrad got;
   for (const float p : {0.0F, 0.25F}) {
     const std::vector<std::uint8_t> mask = activation<Real>(image, n, p, false, 0, context).mask;
     for (const bool adds : {false, true}) {
       INFO(text(s) << " p=" << p << " addend=" << adds);
       const std::vector<float> more = adds ? addend : std::vector<float>();
-      got = dgrad<Real>(s, n, dy, w, more, mask, p, false, 0, context);
+      const Dgrad got = dgrad<Real>(s, n, dy, w, more, mask, p, false, 0, context);
       Values expected(alone.size()), allowed(alone.size());
       for (std::size_t i = 0; i < alone.size(); ++i) {
         if (!is_set(mask, i, s.c)) continue;
@@ -349,7 +346,6 @@ Dgrad check_dgrad(const ConvShape& s, Context& context) {
       if (adds) check_same(dgrad<Real>(s, n, dy, w, more, mask, p, true, 0, context), got);
     }
   }
-  return got;
 }
 
 template <typename Real>
@@ -376,8 +372,8 @@ TEMPLATE_TEST_CASE("dgrad through an activation, and the sums of batch norm's ba
   check_shifted_dgrad<TestType>(kShapes[0], context);
 }
 
-/// On one multiprocessor and on four, whose tiles are others, with every seed the same bits.
-TEST_CASE("so are v5's fprop and dgrad, with the same bits in any order of threads") {
+/// On one multiprocessor and on four, whose tiles are others.
+TEST_CASE("so are v5's fprop and dgrad") {
   for (const int multiprocessors : {1, 4}) {
     for (const ConvShape& s : kHopperShapes) {
       INFO(text(s) << " multiprocessors=" << multiprocessors);
@@ -387,22 +383,13 @@ TEST_CASE("so are v5's fprop and dgrad, with the same bits in any order of threa
         WARN("skipped: not compute capability 9.0");
         return;
       }
-      const Fprop forward = check_fprop<bf16>(s, context);
-      const Dgrad backward = check_dgrad<bf16>(s, context);
-#if defined(WRN_EMULATED)
-      if (multiprocessors > 1) continue;
-      for (const unsigned seed : {5, 6}) {  // the other poisons and moments of effects
-        cuda::simt::set_seed(seed);
-        check_same(check_fprop<bf16>(s, context), forward);
-        check_same(check_dgrad<bf16>(s, context), backward);
-      }
-      cuda::simt::set_seed(0);
-#endif
+      check_fprop<bf16>(s, context);
+      check_dgrad<bf16>(s, context);
     }
   }
 }
 
-TEST_CASE("what v5 cannot take on a Hopper v4 does; v5 itself refuses it") {
+TEST_CASE("what v5 cannot take on a Hopper v4 does, and v5 itself refuses it") {
   Context context(Device::kCuda, 0, Precision::kBf16);
   const ConvShape s{2, 8, 8, 32, 24, 3, 1};
   if (!cuda::v5::supports(s, context)) return;
