@@ -18,6 +18,11 @@ double number(const json& line, const std::string& key) {
   return std::abs(value) <= FLT_MAX ? value : NAN;
 }
 
+int int_within(int least, int most, const json& line, const std::string& key, int otherwise) {
+  const double value = number(line, key);
+  return value >= least && value <= most ? static_cast<int>(value) : otherwise;
+}
+
 std::vector<double> finite_column(const History& metrics, const std::string& key) {
   std::vector<double> values;
   for (const json& line : metrics) {
@@ -32,9 +37,7 @@ bool present(const History& metrics, const std::string& key) {
 }
 
 int epoch_of(const History& metrics, std::size_t index) {
-  const double epoch = number(metrics[index], "epoch");
-  const bool sane = epoch >= 0 && epoch <= 1e9;
-  return static_cast<int>(sane ? epoch : static_cast<double>(index + 1));
+  return int_within(0, 1'000'000'000, metrics[index], "epoch", static_cast<int>(index + 1));
 }
 
 std::string selection_split(const History& metrics) {

@@ -14,6 +14,9 @@ using History = std::vector<nlohmann::json>;  // metrics.jsonl
 
 /// NaN for what is missing, null, or past what a float holds: a diverged run gives any of them.
 double number(const nlohmann::json& line, const std::string& key);
+/// The number as an int where it lies from `least` to `most`, else `otherwise`.
+int int_within(int least, int most, const nlohmann::json& line, const std::string& key,
+               int otherwise);
 std::vector<double> finite_column(const History&, const std::string& key);
 /// Some line has a finite value of it, or says that it is not finite.
 bool present(const History&, const std::string& key);

@@ -179,8 +179,7 @@ std::string config_section(const json& config) {
 std::string network_section(const json& config) {
   try {
     WideResNetSpec spec = parse_model(config.at("model").at("name").get<std::string>());
-    const double classes = number(config.at("model"), "classes");
-    spec.classes = classes >= 1 && classes <= 1e6 ? static_cast<int>(classes) : 10;
+    spec.classes = int_within(1, 1'000'000, config.at("model"), "classes", 10);
     if (config.contains("training")) spec.dropout = config["training"].value("dropout", 0.0F);
     spec.blocks();
     return "<section>\n<h2>The network</h2>\n" + network_html(spec) + "</section>\n";

@@ -39,13 +39,6 @@ T value_at(const json& object, const char* pointer, T otherwise) {
   }
 }
 
-/// An int, 0 where there is none: json's own conversion of a double is not defined beyond an int's
-/// range.
-int int_at(const json& object, const char* pointer) {
-  const double number = value_at(object, pointer, 0.0);
-  return std::abs(number) <= INT_MAX ? static_cast<int>(number) : 0;
-}
-
 }  // namespace
 
 std::vector<std::string> Rehearsal::flags() const {
@@ -91,7 +84,7 @@ RunFiles::RunFiles(const fs::path& output_dir, const std::string& experiment, in
 RunProgress run_progress(const RunFiles& files) {
   RunProgress state;
   const json config = object_of(text_of(files.directory / "config.json"));
-  state.epochs = std::max(0, int_at(config, "/training/epochs"));
+  state.epochs = int_within(0, INT_MAX, value_at(config, "/training", json::object()), "epochs", 0);
   state.device = fmt::format("{}, {}", value_at(config, "/device_name", std::string("?")),
                              value_at(config, "/precision", std::string("?")));
 
@@ -100,7 +93,7 @@ RunProgress run_progress(const RunFiles& files) {
   for (std::string line; state.epochs > 0 && std::getline(metrics, line);) {
     const json epoch = object_of(line);
     const double error = value_at(epoch, "/test_error", -1.0);
-    const bool follows = int_at(epoch, "/epoch") == state.epochs_done + 1;
+    const bool follows = int_within(0, INT_MAX, epoch, "epoch", 0) == state.epochs_done + 1;
     if (!follows || state.epochs_done == state.epochs || !(error >= 0 && error <= 100)) break;
     ++state.epochs_done;
     state.error = error;
