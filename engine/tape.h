@@ -66,37 +66,32 @@ class Program;
 
 /// Calls a launcher of Reals: `Real` is the element type of the tensor x, on the CPU always float.
 /// WRN_ON_REAL(x, context, relu_forward(x.data<Real>(), y.data<Real>(), x.size(), context))
-#define WRN_ON_REAL(x, context, ...)                    \
-  ([&] {                                                \
-    if constexpr (::wrn::kHasCuda) {                    \
-      if ((context).device() == ::wrn::Device::kCuda) { \
-        if ((x).dtype() == ::wrn::DType::kBF16) {       \
-          using Real = ::wrn::bf16;                     \
-          return ::wrn::cuda::__VA_ARGS__;              \
-        }                                               \
-        using Real = float;                             \
-        return ::wrn::cuda::__VA_ARGS__;                \
-      }                                                 \
-    }                                                   \
-    using Real = float;                                 \
-    return ::wrn::cpu::__VA_ARGS__;                     \
+#define WRN_ON_REAL(x, context, ...)                                                        \
+  ([&] {                                                                                    \
+    if constexpr (::wrn::kHasCuda) {                                                        \
+      if ((context).device() == ::wrn::Device::kCuda) WRN_RETURN_CUDA_REAL(x, __VA_ARGS__); \
+    }                                                                                       \
+    using Real = float;                                                                     \
+    return ::wrn::cpu::__VA_ARGS__;                                                         \
   }())
 
 /// The same for a launcher of fused.h. Elsewhere such a step may be recorded, but only for a plan:
 /// to run it is an Error.
 #define WRN_ON_CUDA_REAL(x, context, ...)                                             \
-  do {                                                                                \
+  ([&] {                                                                              \
     WRN_CHECK((context).device() == ::wrn::Device::kCuda, "a fused step on the CPU"); \
-    if constexpr (::wrn::kHasCuda) {                                                  \
-      if ((x).dtype() == ::wrn::DType::kBF16) {                                       \
-        using Real = ::wrn::bf16;                                                     \
-        ::wrn::cuda::__VA_ARGS__;                                                     \
-      } else {                                                                        \
-        using Real = float;                                                           \
-        ::wrn::cuda::__VA_ARGS__;                                                     \
-      }                                                                               \
-    }                                                                                 \
-  } while (false)
+    if constexpr (::wrn::kHasCuda) WRN_RETURN_CUDA_REAL(x, __VA_ARGS__);              \
+  }())
+
+#define WRN_RETURN_CUDA_REAL(x, ...)          \
+  {                                           \
+    if ((x).dtype() == ::wrn::DType::kBF16) { \
+      using Real = ::wrn::bf16;               \
+      return ::wrn::cuda::__VA_ARGS__;        \
+    }                                         \
+    using Real = float;                       \
+    return ::wrn::cuda::__VA_ARGS__;          \
+  }
 
 class Tape {
  public:
