@@ -181,10 +181,8 @@ TEST_CASE("v5 refuses what it cannot do") {
 TEST_CASE("the shapes take every width of tile in every direction") {
   std::set<int> widths[3];
   for (const ConvShape& s : kShapes) {
-    const std::int64_t units = cuda::v5::PixelBlocks(s).count;
-    const std::int64_t phases = std::ssize(cuda::v5::phases(s));
-    widths[0].insert(cuda::v5::tile_columns(units, s.k, cuda::v5::kWidestOfFprop, 1));
-    widths[1].insert(cuda::v5::tile_columns(units * phases, s.c, cuda::v5::kWidestOfDgrad, 1));
+    widths[0].insert(cuda::v5::gather_columns(ConvProduct::kFprop, s, 1));
+    widths[1].insert(cuda::v5::gather_columns(ConvProduct::kDgrad, s, 1));
     widths[2].insert(cuda::v5::wgrad_plan(s, 1).columns);
   }
   std::set<int> all(cuda::v5::kWidths.begin(), cuda::v5::kWidths.end());

@@ -54,7 +54,7 @@ void run_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s,
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int i, int box) {
     make_phase_map(map, image, s, g.blocks, all[static_cast<std::size_t>(i)], box);
   };
-  run<true>(g, epilogue, dx, map_filters, map_image, context);
+  run<true>(g, s, epilogue, dx, map_filters, map_image, context);
 }
 
 }  // namespace
@@ -70,8 +70,7 @@ void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s,
 }
 
 unsigned dgrad_tiles(const ConvShape& s, Context& context) {
-  return sum_tiles(s, static_cast<int>(phases(s).size()), s.c, kWidestOfDgrad,
-                   context.runtime().device.multiProcessorCount);
+  return sum_tiles(ConvProduct::kDgrad, s, context.runtime().device.multiProcessorCount);
 }
 
 }  // namespace wrn::cuda::v5

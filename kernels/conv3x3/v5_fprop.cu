@@ -30,7 +30,7 @@ void run_fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& s, const 
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int, int box) {
     make_image_map(map, image, s.n, s.p(), s.q(), s.k, g.blocks, box, 1);
   };
-  run<false>(g, epilogue, y, map_filters, map_image, context);
+  run<false>(g, s, epilogue, y, map_filters, map_image, context);
 }
 
 }  // namespace
@@ -46,7 +46,7 @@ void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& s,
 }
 
 unsigned fprop_tiles(const ConvShape& s, Context& context) {
-  return sum_tiles(s, 1, s.k, kWidestOfFprop, context.runtime().device.multiProcessorCount);
+  return sum_tiles(ConvProduct::kFprop, s, context.runtime().device.multiProcessorCount);
 }
 
 }  // namespace wrn::cuda::v5

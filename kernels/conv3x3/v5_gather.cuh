@@ -417,13 +417,13 @@ __global__ void __launch_bounds__(kThreads, 1)
 /// Chooses a tile, maps what depends on it by map_filters(map, box of columns) and map_image(map,
 /// `out` or another image like it, part, box of columns), and launches g.
 template <bool kAcrossB, typename Epilogue, typename MapFilters, typename MapImage>
-void run(Gather& g, const Epilogue& epilogue, const bf16* out, MapFilters map_filters,
-         MapImage map_image, Context& context) {
+void run(Gather& g, const ConvShape& s, const Epilogue& epilogue, const bf16* out,
+         MapFilters map_filters, MapImage map_image, Context& context) {
   const int multiprocessors = context.runtime().device.multiProcessorCount;
-  const std::int64_t units = std::int64_t{g.blocks.count} * g.parts;
   const bf16* beside = beside_of(epilogue);
   constexpr int kWidest = kAcrossB ? kWidestOfDgrad : kWidestOfFprop;
-  with_tile<kWidest>(tile_columns(units, g.columns, kWidest, multiprocessors), [&](auto tile) {
+  constexpr ConvProduct kProduct = kAcrossB ? ConvProduct::kDgrad : ConvProduct::kFprop;
+  with_tile<kWidest>(gather_columns(kProduct, s, multiprocessors), [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
     static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kStages >= 2);

@@ -128,23 +128,27 @@ inline std::vector<Phase> phases(const ConvShape& s) {
   return all;
 }
 
-/// How many tiles the column sums of fprop's epilogue come from, or with `parts` phases of dgrad's:
-/// those of each consumer.
-inline unsigned sum_tiles(const ConvShape& s, int parts, int columns, int widest,
-                          int multiprocessors) {
+/// The width of a tile of fprop, or of dgrad, whose phases are tiles of one launch.
+inline int gather_columns(ConvProduct product, const ConvShape& s, int multiprocessors) {
   const std::int64_t blocks = PixelBlocks(s).count;
-  const int width = tile_columns(blocks * parts, columns, widest, multiprocessors);
-  return static_cast<unsigned>(parts * divide_up(blocks * kUnit, rows_of_tile(width)) * kConsumers);
+  return product == ConvProduct::kFprop
+             ? tile_columns(blocks, s.k, kWidestOfFprop, multiprocessors)
+             : tile_columns(blocks * std::ssize(phases(s)), s.c, kWidestOfDgrad, multiprocessors);
 }
 
-/// Bytes of an epilogue's sums, written and read again: three numbers a tile and column of fprop,
-/// two of dgrad.
+/// How many tiles the column sums of their epilogues come from: those of each consumer.
+inline unsigned sum_tiles(ConvProduct product, const ConvShape& s, int multiprocessors) {
+  const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
+  const std::int64_t parts = product == ConvProduct::kFprop ? 1 : std::ssize(phases(s));
+  const int rows = rows_of_tile(gather_columns(product, s, multiprocessors));
+  return static_cast<unsigned>(parts * divide_up(pixels, rows) * kConsumers);
+}
+
+/// Bytes of these sums, written and read again: three numbers a tile and column of fprop, two of
+/// dgrad.
 inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, int multiprocessors) {
-  if (product == ConvProduct::kFprop) {
-    return 2 * std::int64_t{12} * s.k * sum_tiles(s, 1, s.k, kWidestOfFprop, multiprocessors);
-  }
-  const auto parts = static_cast<int>(phases(s).size());
-  return 2 * std::int64_t{8} * s.c * sum_tiles(s, parts, s.c, kWidestOfDgrad, multiprocessors);
+  const std::int64_t numbers = product == ConvProduct::kFprop ? 3 * s.k : 2 * s.c;
+  return 2 * numbers * 4 * sum_tiles(product, s, multiprocessors);
 }
 
 // --- wgrad -------------------------------------------------------------------------------------
@@ -221,8 +225,7 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int m
     }
     const int wanted = forward ? s.k : s.c, depth = forward ? s.c : s.k;
     const std::int64_t blocks = PixelBlocks(s).count;
-    columns = tile_columns(blocks * std::ssize(taps), wanted,
-                           forward ? kWidestOfFprop : kWidestOfDgrad, multiprocessors);
+    columns = gather_columns(product, s, multiprocessors);
     const std::int64_t tiles =
         divide_up(blocks * kUnit, rows_of_tile(columns)) * divide_up(wanted, columns);
     for (const int of_part : taps) {
