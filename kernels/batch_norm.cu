@@ -212,9 +212,7 @@ __device__ unsigned kept(const Draws& draws, std::int64_t row, int channel, int 
   unsigned bits = 0;
 #pragma unroll
   for (int i = 0; i < V; i += kDraw) {
-    const PhiloxWords random =
-        philox(state->seed, static_cast<std::uint32_t>((element + i) / kDraw), image, state->step,
-               static_cast<std::uint32_t>(RandomUse::kDropout) + static_cast<unsigned>(layer));
+    const PhiloxWords random = dropout_draw(state->seed, state->step, layer, image, element + i);
     if constexpr (V == 1) {
       bits = uniform(random.word[element % kDraw]) >= p ? 1 : 0;
     } else {

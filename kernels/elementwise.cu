@@ -63,7 +63,7 @@ void launch_elementwise(F f, Real* out, std::int64_t size, Context& context, con
 /// stride over a row along x, over rows along y.
 template <typename Real, bool kWhole>
 __global__ void dropout_kernel(const Real* x, Real* y, int rows, std::int64_t row_size, float p,
-                               std::uint32_t use, const StepState* state) {
+                               int layer, const StepState* state) {
   constexpr int kDraw = 4;
   constexpr int kElements = kWhole ? kWide<Real> : kDraw;
   const float scale = 1 / (1 - p);
@@ -73,16 +73,15 @@ __global__ void dropout_kernel(const Real* x, Real* y, int rows, std::int64_t ro
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
     for (std::int64_t i = first * kElements; i < row_size; i += stride * kElements) {
-      const auto draw = [&](int number) {
-        return philox(seed, static_cast<std::uint32_t>(i / kDraw + number),
-                      static_cast<std::uint32_t>(row), step, use);
+      const auto draw = [&](int from) {
+        return dropout_draw(seed, step, layer, static_cast<std::uint32_t>(row), i + from);
       };
       const std::int64_t begin = row * row_size + i;
       if constexpr (kWhole) {
         Floats<kElements> v = to_floats(*grouped<kElements>(x + begin));
 #pragma unroll
         for (int k = 0; k < kElements; k += kDraw) {
-          const PhiloxWords random = draw(k / kDraw);
+          const PhiloxWords random = draw(k);
 #pragma unroll
           for (int j = 0; j < kDraw; ++j) {
             v.at[k + j] = uniform(random.word[j]) >= p ? v.at[k + j] * scale : 0;
@@ -138,9 +137,7 @@ void dropout(const Real* x, Real* y, int rows, std::int64_t row_size, float p, i
   const std::int64_t threads = divide_up(row_size, whole ? kWide<Real> : 4);
   const dim3 grid{grid_stride_blocks(threads, kThreads, context),
                   static_cast<unsigned>(std::min(rows, 65535))};
-  launch(kernel, grid, kThreads, 0, context, x, y, rows, row_size, p,
-         static_cast<std::uint32_t>(RandomUse::kDropout) + static_cast<std::uint32_t>(layer),
-         state);
+  launch(kernel, grid, kThreads, 0, context, x, y, rows, row_size, p, layer, state);
 }
 
 #define WRN_FOR(Real)                                                                        \

@@ -62,6 +62,15 @@ WRN_HOST_DEVICE constexpr PhiloxWords philox(std::uint64_t seed, std::uint32_t i
   return philox(seed, item, row, time, static_cast<std::uint32_t>(use));
 }
 
+/// Dropout's draws for four elements of a row, of which `element` is the first or another.
+WRN_HOST_DEVICE constexpr PhiloxWords dropout_draw(std::uint64_t seed, std::uint32_t step,
+                                                   int layer, std::uint32_t row,
+                                                   std::int64_t element) {
+  return philox(
+      seed, static_cast<std::uint32_t>(element / 4), row, step,
+      static_cast<std::uint32_t>(RandomUse::kDropout) + static_cast<std::uint32_t>(layer));
+}
+
 /// Uniform in [0, 1), a multiple of 2^-24: the same float on every device.
 WRN_HOST_DEVICE constexpr float uniform(std::uint32_t word) {
   return static_cast<float>(word >> 8) * (1.0F / 16777216.0F);

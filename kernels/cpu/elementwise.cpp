@@ -25,14 +25,12 @@ void dropout(const float* x, float* y, int rows, std::int64_t row_size, float p,
   WRN_CHECK(p >= 0 && p < 1, "dropout with p = {}", p);
   WRN_CHECK(row_size <= std::int64_t{4} << 32, "dropout of rows of {} elements", row_size);
   const float scale = 1 / (1 - p);
-  const std::uint32_t use =
-      static_cast<std::uint32_t>(RandomUse::kDropout) + static_cast<std::uint32_t>(layer);
 #pragma omp parallel for
   for (int row = 0; row < rows; ++row) {
     const std::int64_t begin = row * row_size;
     for (std::int64_t i = 0; i < row_size; i += 4) {
-      const PhiloxWords random = philox(state->seed, static_cast<std::uint32_t>(i / 4),
-                                        static_cast<std::uint32_t>(row), state->step, use);
+      const PhiloxWords random =
+          dropout_draw(state->seed, state->step, layer, static_cast<std::uint32_t>(row), i);
       for (std::int64_t j = 0; j < 4 && i + j < row_size; ++j) {
         const bool keep = uniform(random.word[j]) >= p;
         y[begin + i + j] = keep ? x[begin + i + j] * scale : 0;
