@@ -61,7 +61,7 @@ struct Moments {
     }
     count = both;
   }
-  /// Two of the channels, from `first` on, become b's, and of all channels the rows so many.
+  /// Two of the channels, from `first` on, become b's; of how many rows, set_rows() says of all.
   __device__ void put(int first, const Moments<2>& b) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

@@ -239,9 +239,6 @@ __device__ void multiply(const SliceOf<A, kRows>& a, const SliceOf<B, N>& b, Sum
 template <int N>
 using Output = float[kRows][N + 8];
 
-__device__ inline void convert(float x, float& y) { y = x; }
-__device__ inline void convert(float x, bf16& y) { y = to_bf16(x); }
-
 /// The sums of all the block's threads, where each can read them.
 template <int N>
 __device__ void share_sums(const Sums<N>& sums, Output<N>& tile) {
@@ -264,23 +261,13 @@ __device__ void share_sums(const Sums<N>& sums, Output<N>& tile) {
 template <int N, bool kVector, typename View>
 __device__ void store_tile(const View& view, int first_m, int first_n, const Output<N>& tile) {
   using D = std::remove_pointer_t<decltype(view.row(0))>;
-  struct alignas(16) Group {
-    D at[16 / sizeof(D)];
-  };
   constexpr int kGroup = 16 / sizeof(D), kAcross = N / kGroup;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kAcross; i += Tile<N>::kThreads) {
     const int m = i / kAcross, n = i % kAcross * kGroup;
     D* row = view.row(first_m + m);
     if (!row || first_n + n >= view.columns) continue;
-    Group group;
-    for (int j = 0; j < kGroup; ++j) convert(tile[m][n + j], group.at[j]);
-    if constexpr (kVector) {
-      *reinterpret_cast<Group*>(row + first_n + n) = group;
-    } else {
-      for (int j = 0; j < kGroup; ++j) {
-        if (first_n + n + j < view.columns) row[first_n + n + j] = group.at[j];
-      }
-    }
+    store_group<kVector>(row + first_n + n, from_floats<D>(*grouped<kGroup>(&tile[m][n])),
+                         view.columns - first_n - n);
   }
 }
 
