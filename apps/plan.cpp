@@ -65,9 +65,11 @@ std::optional<Ceilings> measured_ceilings(Precision precision) {
 
 double model_seconds(const Step& step, const Ceilings& ceilings) {
   auto macs = static_cast<double>(step.macs), bytes = static_cast<double>(step.bytes());
-  if (ceilings.multiprocessors > 0 && step.conv && cuda::v5::takes(step.conv->shape)) {
-    const auto& [product, shape, sums_columns] = *step.conv;
-    macs = static_cast<double>(cuda::v5::executed_macs(product, shape, ceilings.multiprocessors));
+  if (ceilings.multiprocessors > 0 && step.conv && cuda::v5::takes(step.conv->shape) &&
+      cuda::v5::takes(step.conv->projection.value_or(step.conv->shape))) {
+    const auto& [product, shape, sums_columns, projection] = *step.conv;
+    macs = static_cast<double>(
+        cuda::v5::executed_macs(product, shape, ceilings.multiprocessors, projection));
     if (product == ConvProduct::kWgrad) {
       bytes += static_cast<double>(cuda::v5::partial_traffic(shape, ceilings.multiprocessors));
     }

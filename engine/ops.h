@@ -47,9 +47,17 @@ struct PreactConv {
   Tensor projection = {};  // [k',1,1,c], of the same stride, or none
   bool adds_shortcut = false;
 };
-/// With a = dropout(relu(batch_norm(x))), shortcut = conv2d(a, projection) if there is one, returns
-/// conv2d(a, filters), to which the shortcut is added if it says so.
-Measured preact_conv(Tape&, const Measured& x, Tensor& shortcut, const PreactConv&);
+struct Conv;  // ops/conv.h
+/// What a block's last convolution adds: an image or, where there is a projection, its output. That
+/// is a part of the convolution's products and never stored: `image` only stands for it, so that it
+/// can have a gradient.
+struct Shortcut {
+  Tensor image;
+  std::shared_ptr<const Conv> projection = {};
+};
+/// With a = dropout(relu(batch_norm(x))), the shortcut becomes conv2d(a, projection) if there is
+/// one. Returns conv2d(a, filters), to which the shortcut is added if it says so.
+Measured preact_conv(Tape&, const Measured& x, Shortcut& shortcut, const PreactConv&);
 
 /// ops/elementwise.cpp
 Tensor relu(Tape&, const Tensor& x);

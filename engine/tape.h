@@ -32,7 +32,8 @@ enum class Phase { kForward, kBackward, kOptimiser };
 struct ConvWork {
   ConvProduct product;
   ConvShape shape;
-  bool sums_columns = false;  // of what it writes, in its epilogue
+  bool sums_columns = false;                 // of what it writes, in its epilogue
+  std::optional<ConvShape> projection = {};  // added to it
 };
 
 struct Step {

@@ -18,11 +18,21 @@
 namespace wrn::cuda {
 
 // --- conv3x3/conv.cu; in fp32 there are none: Reals of fp32 are for a Context in tf32 ------------
-/// y = conv(x, w) [+ residual], each element rounded once, and the mean[k] and (biased) variance[k]
-/// of the y that is stored. `residual`, like y, or null. In place: y may be residual.
+/// Another convolution whose result is added, as if its taps were more of the first one's: it is
+/// never stored. In fprop one with the same y, in dgrad with the same dx. No image: there is none.
 template <typename Real>
-void conv_fprop_statistics(const Real* x, const Real* w, const Real* residual, Real* y, float* mean,
-                           float* variance, const ConvShape&, Context&);
+struct Projection {
+  const Real* image = nullptr;  // its x, or in dgrad its dy
+  const Real* w = nullptr;
+  ConvShape shape = {};
+};
+/// y = conv(x, w) [+ projection] [+ residual], each element rounded once, and the mean[k] and
+/// (biased) variance[k] of the y that is stored. `residual`, like y, or null. In place: y may be
+/// residual.
+template <typename Real>
+void conv_fprop_statistics(const Real* x, const Real* w, const Projection<Real>&,
+                           const Real* residual, Real* y, float* mean, float* variance,
+                           const ConvShape&, Context&);
 std::size_t conv_fprop_statistics_workspace(const ConvShape&, Context&);
 
 /// What made the activation a [n,h,w,c] that a convolution reads.
@@ -34,12 +44,11 @@ struct ActivationOf {
   const std::uint8_t* mask;
   float dropout;  // its p, or 0
 };
-/// d = mask ? (conv's dx [+ addend]) / (1 - p) : 0, each element rounded once, dbeta = sum of d and
-/// dgamma = sum of d (x - mean) / sqrt(variance + epsilon), over the d that is stored. `addend`,
-/// like d, or null: what other convolutions that read a make of its gradient. In place: d may be
-/// addend.
+/// d = mask ? (conv's dx [+ projection's]) / (1 - p) : 0, each element rounded once, dbeta = sum of
+/// d and dgamma = sum of d (x - mean) / sqrt(variance + epsilon), over the d that is stored. The
+/// projection reads a, too.
 template <typename Real>
-void conv_dgrad_activation(const Real* dy, const Real* w, const Real* addend,
+void conv_dgrad_activation(const Real* dy, const Real* w, const Projection<Real>&,
                            const ActivationOf<Real>&, Real* d, float* dgamma, float* dbeta,
                            const ConvShape&, Context&);
 std::size_t conv_dgrad_activation_workspace(const ConvShape&, Context&);

@@ -166,8 +166,8 @@ BatchNorm WideResNet::batch_norm_at(const std::string& layer) const {
 Measured WideResNet::forward(Tape& tape, const Block& block, Measured x, int& dropouts) const {
   tape.begin_part(block.name);
   const std::size_t convolutions = block.filters.size();
-  Tensor shortcut = x.image;
   if (x.mean) {  // fused
+    Shortcut shortcut{x.image};
     for (std::size_t i = 0; i < convolutions; ++i) {
       PreactConv p{.norm = block.norms[i], .filters = block.filters[i]};
       if (i == 0) {
@@ -182,7 +182,7 @@ Measured WideResNet::forward(Tape& tape, const Block& block, Measured x, int& dr
     }
     return x;
   }
-  Tensor h = batch_norm_relu(tape, x, block.norms[0]);
+  Tensor h = batch_norm_relu(tape, x, block.norms[0]), shortcut = x.image;
   if (block.projection) shortcut = conv2d(tape, h, block.projection, block.stride);
   h = conv2d(tape, h, block.filters[0], block.stride);
   for (std::size_t i = 1; i < convolutions; ++i) {

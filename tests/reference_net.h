@@ -21,7 +21,7 @@ class ReferenceNet {
  public:
   using Values = oracle::Values;
 
-  /// `fused`: whether it rounds as the fused ops do: a block's sum, forward and backward, but once.
+  /// `fused`: whether it rounds as the fused ops do: any sum, forward and backward, but once.
   ReferenceNet(const WideResNetSpec& spec, Precision precision, bool fused)
       : spec_(spec), precision_(precision), fused_(fused) {}
 
@@ -43,7 +43,8 @@ class ReferenceNet {
               const StepState& s) {
     gradients_.clear();
     backward_.clear();
-    const Image x = make({images.begin(), images.end()}, static_cast<int>(labels.size()), 32, 3);
+    const Image x =
+        image(stored({images.begin(), images.end()}), static_cast<int>(labels.size()), 32, 3);
     const double loss = forward(x, labels);
     for (; !backward_.empty(); backward_.pop_back()) backward_.back()();
     for (auto& [name, w] : weights_) {
@@ -85,20 +86,21 @@ class ReferenceNet {
     return x;
   }
 
-  Image make(Values value, int n, int side, int channels) const {
-    return std::make_shared<Node>(Node{stored(std::move(value)), {}, n, side, channels});
+  static Image image(Values value, int n, int side, int channels) {
+    return std::make_shared<Node>(Node{std::move(value), {}, n, side, channels});
   }
   void add_gradient(const Image& x, Values part) const {
-    if (!fused_ || x->gradient.empty()) part = stored(std::move(part));
-    x->gradient = x->gradient.empty() ? part : stored(oracle::add(std::move(x->gradient), part));
+    if (!fused_) part = stored(std::move(part));
+    x->gradient = x->gradient.empty() ? part : oracle::add(std::move(x->gradient), part);
+    if (!fused_) x->gradient = stored(std::move(x->gradient));
   }
   void add_gradient(const std::string& parameter, const Values& part) {
     gradients_[parameter] = part;  // each is used once
   }
 
-  /// `residual`: what is added before y is stored, or nothing.
+  /// `residual`: what is added before y is stored, or nothing. `folded`: y is added to another's.
   Image conv(const Image& x, const std::string& layer, int stride, const Values& residual = {},
-             bool first = false) {
+             bool folded = false) {
     const std::string name = layer + ".weight";
     const Shape& w = shapes_.at(name);
     const ConvShape shape{
@@ -107,11 +109,12 @@ class ReferenceNet {
     const Values filters = operand(weights_.at(name));
     Values value = oracle::conv(operand(x->value), filters, shape);
     if (!residual.empty()) value = oracle::add(std::move(value), residual);
-    const Image y = make(std::move(value), x->n, shape.p(), shape.k);
+    if (!folded) value = stored(std::move(value));
+    const Image y = image(std::move(value), x->n, shape.p(), shape.k);
     backward_.push_back([=, this] {
       const Values dy = operand(y->gradient);
       add_gradient(name, oracle::conv_wgrad(operand(x->value), dy, shape));
-      if (!first) add_gradient(x, oracle::conv_dgrad(dy, filters, shape));
+      if (layer != "conv1") add_gradient(x, oracle::conv_dgrad(dy, filters, shape));
     });
     return y;
   }
@@ -119,10 +122,11 @@ class ReferenceNet {
   Image batch_norm_relu(const Image& x, const std::string& layer) {
     const Values gamma = weights_.at(layer + ".weight"), beta = weights_.at(layer + ".bias");
     const oracle::Statistics statistics = oracle::statistics(x->value, gamma.size());
-    const Image y = make(oracle::relu(oracle::normalise(x->value, statistics, gamma, beta)), x->n,
-                         x->side, x->channels);
+    const Image y =
+        image(stored(oracle::relu(oracle::normalise(x->value, statistics, gamma, beta))), x->n,
+              x->side, x->channels);
     backward_.push_back([=, this] {
-      Values dy = y->gradient;
+      Values dy = stored(y->gradient);
       for (std::size_t i = 0; i < dy.size(); ++i) dy[i] = y->value[i] > 0 ? dy[i] : 0;
       const oracle::NormGradient g = oracle::batch_norm_gradient(x->value, dy, statistics, gamma);
       add_gradient(layer + ".weight", g.dgamma);
@@ -137,25 +141,24 @@ class ReferenceNet {
     Image h = x, shortcut = x;
     for (std::size_t i = 1; i <= spec_.kernels.size(); ++i) {
       h = batch_norm_relu(h, fmt::format("{}.bn{}", name, i));
-      if (i == 1 && projects) shortcut = conv(h, name + ".convShortcut", stride);
+      if (i == 1 && projects) shortcut = conv(h, name + ".convShortcut", stride, {}, fused_);
       const bool adds = fused_ && i == spec_.kernels.size();
       h = conv(h, fmt::format("{}.conv{}", name, i), i == 1 ? stride : 1,
                adds ? shortcut->value : Values());
-      // The projection's part of their gradient is the one that is rounded before the sum.
-      if (i == 1 && projects && fused_) std::swap(backward_.back(), backward_.end()[-2]);
     }
     const Image y =
-        fused_ ? h : make(oracle::add(h->value, shortcut->value), h->n, h->side, h->channels);
+        fused_ ? h
+               : image(stored(oracle::add(h->value, shortcut->value)), h->n, h->side, h->channels);
     backward_.push_back([=, this] {
       if (!fused_) add_gradient(h, y->gradient);
-      add_gradient(shortcut, y->gradient);
+      add_gradient(shortcut, stored(y->gradient));
     });
     return y;
   }
 
   /// The whole network and its loss; the average pool and what follows is fp32.
   double forward(const Image& images, const std::vector<std::int32_t>& labels) {
-    Image h = conv(images, "conv1", 1, {}, true);
+    Image h = conv(images, "conv1", 1);
     for (int group = 0; group < 3; ++group) {
       for (int i = 0; i < spec_.blocks(); ++i) {
         h = block(h, fmt::format("block{}.layer.{}", group + 1, i), group > 0 && i == 0 ? 2 : 1);

@@ -37,6 +37,20 @@ const ConvShape kHopperShapes[] = {
     {1, 10, 16, 32, 16, 3, 1},  {2, 16, 16, 96, 32, 1, 2}, {1, 3, 128, 8, 16, 3, 1},
     {1, 15, 31, 16, 24, 3, 2},  {1, 8, 8, 64, 64, 3, 1},   {1, 1, 1, 8, 8, 3, 2},
     {9, 16, 16, 16, 128, 1, 2}, {8, 8, 8, 160, 160, 1, 1}, {5, 8, 8, 32, 160, 1, 1}};
+
+/// A convolution that is added to that of shape s, number i of a list: of the same y, or of the
+/// same dx. Of both strides in turn, images that a stride of 2 leaves a row of, and 1x1 or 3x3; of
+/// more and of fewer channels than s. With `any` not all are multiples of 8.
+ConvShape beside_fprop(const ConvShape& s, std::size_t i, bool any) {
+  const int stride = i % 2 == 0 ? 2 : 1, cut = stride == 2 && i % 4 == 0 ? 1 : 0;
+  const int channels[] = {16, 40, any ? 20 : 24, 160, 8, 96, 32};
+  return {s.n, s.p() * stride - cut, s.q() * stride, channels[i % 7],
+          s.k, i % 5 == 4 ? 3 : 1,   stride};
+}
+ConvShape beside_dgrad(const ConvShape& s, std::size_t i, bool any) {
+  const int channels[] = {16, 40, any ? 20 : 24, 160, 8, 96, 32};
+  return {s.n, s.h, s.w, s.c, channels[i % 7], i % 5 == 4 ? 3 : 1, s.stride};
+}
 std::string text(const ConvShape& s) {
   return fmt::format("n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,
                      s.stride);
@@ -76,24 +90,48 @@ void check_statistics(const std::vector<float>& y, const std::vector<float>& mea
   CHECK(mismatch(variance, s.variance, variance_allowed) == "");
 }
 
+/// The values of a projection: `image` is its x or its dy. Without elements there is none.
+struct Added {
+  ConvShape shape = {};
+  std::vector<float> image = {}, w = {};
+};
+template <typename Real>
+struct AddedOnDevice {
+  AddedOnDevice(const Added& added, std::size_t shift)
+      : shape(added.shape), image(to_reals<Real>(added.image), shift), w(to_reals<Real>(added.w)) {}
+  cuda::Projection<Real> launched() const {
+    if (shape.n == 0) return {};
+    return {image, w, shape};
+  }
+  ConvShape shape;
+  DeviceArray<Real> image, w;
+};
+
 struct Fprop {
   std::vector<float> y, mean, variance;
 };
 
-/// Each tensor of images begins `shift` elements into its memory. A residual of no elements is
-/// none.
+/// How many elements into their memory tensors of images begin, and those of a projection.
+struct Shift {
+  std::size_t own = 0, added = 0;
+};
+
+/// A residual of no elements is none.
 template <typename Real>
 Fprop fprop(const ConvShape& s, const std::vector<float>& x, const std::vector<float>& w,
-            const std::vector<float>& residual, bool in_place, std::size_t shift,
-            Context& context) {
+            const Added& added, const std::vector<float>& residual, bool in_place,
+            const Shift& shifts, Context& context) {
+  const std::size_t shift = shifts.own;
+  const AddedOnDevice<Real> projection(added, shifts.added);
   const Workspace workspace(cuda::conv_fprop_statistics_workspace(s, context), context);
   DeviceArray<Real> images(to_reals<Real>(x), shift), filters(to_reals<Real>(w)),
       more(to_reals<Real>(residual), shift),
       y(in_place ? 0 : static_cast<std::size_t>(s.y_size()), shift);
   const auto k = static_cast<std::size_t>(s.k);
   DeviceArray<float> mean(k), variance(k);
-  cuda::conv_fprop_statistics<Real>(images, filters, residual.empty() ? nullptr : more.data(),
-                                    in_place ? more : y, mean, variance, s, context);
+  cuda::conv_fprop_statistics<Real>(images, filters, projection.launched(),
+                                    residual.empty() ? nullptr : more.data(), in_place ? more : y,
+                                    mean, variance, s, context);
   return {to_floats((in_place ? more : y).read()), mean.read(), variance.read()};
 }
 
@@ -103,42 +141,55 @@ void check_same(const Fprop& a, const Fprop& b) {
   CHECK(difference(a.variance, b.variance) == "");
 }
 
-/// Without a residual and with one, in place too.
+/// Alone, with a residual, in place too, with a projection, and with both.
 template <typename Real>
-void check_fprop(const ConvShape& s, Context& context) {
+void check_fprop(const ConvShape& s, const ConvShape& of_added, Context& context) {
   // The residual's mean is large, so that squares would cancel.
   const std::vector<float> x = random_stored<Real>(s.x_size(), 1),
                            w = random_stored<Real>(s.w_size(), 2),
                            residual = random_stored<Real>(s.y_size(), 3, 300);
-  Values expected = oracle::conv(operand<Real>(x), operand<Real>(w), s);
-  Values allowed = oracle::conv(operand<Real>(x, true), operand<Real>(w, true), s);
-  for (double& value : allowed) value *= kProducts;
-  for (const bool adds : {false, true}) {
-    INFO(text(s) << " residual=" << adds);
+  const Added projection{of_added, random_stored<Real>(of_added.x_size(), 4),
+                         random_stored<Real>(of_added.w_size(), 5)};
+  const auto products = [&](bool magnitude, bool projects) {
+    const Values own = oracle::conv(operand<Real>(x, magnitude), operand<Real>(w, magnitude), s);
+    return projects
+               ? oracle::add(own, oracle::conv(operand<Real>(projection.image, magnitude),
+                                               operand<Real>(projection.w, magnitude), of_added))
+               : own;
+  };
+  for (const auto& [adds, projects] : {std::pair(false, false), {true, false}, {true, true}}) {
+    INFO(text(s) << " residual=" << adds << " projection=" << projects);
+    Values expected = products(false, projects), allowed = products(true, projects);
     if (adds) expected = oracle::add(std::move(expected), to_double(residual));
-    if (adds) {
-      for (std::size_t i = 0; i < allowed.size(); ++i) allowed[i] += kFew * std::abs(expected[i]);
+    for (std::size_t i = 0; i < allowed.size(); ++i) {
+      allowed[i] = kProducts * allowed[i] + (adds ? kFew * std::abs(expected[i]) : 0);
     }
     const std::vector<float> more = adds ? residual : std::vector<float>();
-    const Fprop got = fprop<Real>(s, x, w, more, false, 0, context);
+    const Added added = projects ? projection : Added();
+    const Fprop got = fprop<Real>(s, x, w, added, more, false, {}, context);
     CHECK(mismatch(got.y, expected, allowed_stored<Real>(allowed, expected),
                    static_cast<std::size_t>(s.k)) == "");
     check_statistics(got.y, got.mean, got.variance);
-    if (adds) check_same(fprop<Real>(s, x, w, more, true, 0, context), got);
+    if (adds) check_same(fprop<Real>(s, x, w, added, more, true, {}, context), got);
   }
 }
 
 /// Tensors that are not aligned, which another version takes.
 template <typename Real>
-void check_shifted_fprop(const ConvShape& s, Context& context) {
+void check_shifted_fprop(const ConvShape& s, const ConvShape& of_added, Context& context) {
   const std::vector<float> x = random_stored<Real>(s.x_size(), 1),
                            w = random_stored<Real>(s.w_size(), 2),
                            residual = random_stored<Real>(s.y_size(), 3);
-  const Fprop aligned = fprop<Real>(s, x, w, residual, false, 0, context),
-              shifted = fprop<Real>(s, x, w, residual, false, 1, context);
-  check_statistics(shifted.y, shifted.mean, shifted.variance);
-  CHECK(mismatch(shifted.y, to_double(aligned.y),
-                 allowed_stored<Real>(Values(aligned.y.size(), 1e-4), to_double(aligned.y))) == "");
+  const Added added{of_added, random_stored<Real>(of_added.x_size(), 4),
+                    random_stored<Real>(of_added.w_size(), 5)};
+  const Fprop aligned = fprop<Real>(s, x, w, added, residual, false, {}, context);
+  for (const Shift& shift : {Shift{1, 0}, Shift{0, 1}}) {
+    const Fprop shifted = fprop<Real>(s, x, w, added, residual, false, shift, context);
+    check_statistics(shifted.y, shifted.mean, shifted.variance);
+    const Values expected = to_double(aligned.y);
+    CHECK(mismatch(shifted.y, expected,
+                   allowed_stored<Real>(Values(expected.size(), 1e-4), expected)) == "");
+  }
 }
 
 }  // namespace
@@ -146,8 +197,10 @@ void check_shifted_fprop(const ConvShape& s, Context& context) {
 TEMPLATE_TEST_CASE("fprop with a residual and the statistics of what it stores", "", bf16, float) {
   Context context(Device::kCuda, 0, kPrecision<TestType>);
   context.runtime().device.major = std::min(context.runtime().device.major, 8);
-  for (const ConvShape& s : kShapes) check_fprop<TestType>(s, context);
-  check_shifted_fprop<TestType>(kShapes[0], context);
+  for (std::size_t i = 0; i < std::size(kShapes); ++i) {
+    check_fprop<TestType>(kShapes[i], beside_fprop(kShapes[i], i, true), context);
+  }
+  check_shifted_fprop<TestType>(kShapes[0], beside_fprop(kShapes[0], 0, true), context);
 }
 
 namespace {
@@ -267,20 +320,21 @@ struct Dgrad {
 
 template <typename Real>
 Dgrad dgrad(const ConvShape& s, const Norm& n, const std::vector<float>& dy,
-            const std::vector<float>& w, const std::vector<float>& addend,
-            const std::vector<std::uint8_t>& mask_bytes, float p, bool in_place, std::size_t shift,
+            const std::vector<float>& w, const Added& added,
+            const std::vector<std::uint8_t>& mask_bytes, float p, const Shift& shifts,
             Context& context) {
+  const std::size_t shift = shifts.own;
+  const AddedOnDevice<Real> projection(added, shifts.added);
   const Workspace workspace(cuda::conv_dgrad_activation_workspace(s, context), context);
   DeviceArray<Real> gradient(to_reals<Real>(dy), shift), filters(to_reals<Real>(w)),
-      x(to_reals<Real>(n.x), shift), more(to_reals<Real>(addend), shift),
-      d(in_place ? 0 : n.x.size(), shift);
+      x(to_reals<Real>(n.x), shift), d(n.x.size(), shift);
   DeviceArray<float> mean(n.mean), variance(n.variance), dgamma(n.mean.size()),
       dbeta(n.mean.size());
   DeviceArray<std::uint8_t> mask(mask_bytes);
-  cuda::conv_dgrad_activation<Real>(gradient, filters, addend.empty() ? nullptr : more.data(),
-                                    {x, mean, variance, kEpsilon, mask, p}, in_place ? more : d,
-                                    dgamma, dbeta, s, context);
-  return {to_floats((in_place ? more : d).read()), dgamma.read(), dbeta.read()};
+  cuda::conv_dgrad_activation<Real>(gradient, filters, projection.launched(),
+                                    {x, mean, variance, kEpsilon, mask, p}, d, dgamma, dbeta, s,
+                                    context);
+  return {to_floats(d.read()), dgamma.read(), dbeta.read()};
 }
 
 /// dgamma and dbeta are those of the d that was stored.
@@ -299,54 +353,60 @@ void check_sums(const Norm& n, const Dgrad& got) {
   CHECK(mismatch(got.dgamma, dgamma, of_gamma) == "");
 }
 
-void check_same(const Dgrad& a, const Dgrad& b) {
-  CHECK(difference(a.d, b.d) == "");
-  CHECK(difference(a.dgamma, b.dgamma) == "");
-  CHECK(difference(a.dbeta, b.dbeta) == "");
-}
-
-/// With and without an addend and dropout, in place too.
+/// With and without a projection and dropout.
 template <typename Real>
-void check_dgrad(const ConvShape& s, Context& context) {
+void check_dgrad(const ConvShape& s, const ConvShape& of_added, Context& context) {
   const ImageShape image{s.n, s.h, s.w, s.c};
   const Norm n(image, Real{});
   const std::vector<float> dy = random_stored<Real>(s.y_size(), 1),
-                           w = random_stored<Real>(s.w_size(), 2),
-                           addend = random_stored<Real>(s.x_size(), 3);
-  const Values alone = oracle::conv_dgrad(operand<Real>(dy), operand<Real>(w), s);
-  const Values magnitudes = oracle::conv_dgrad(operand<Real>(dy, true), operand<Real>(w, true), s);
-  for (const float p : {0.0F, 0.25F}) {
-    const std::vector<std::uint8_t> mask = activation<Real>(image, n, p, false, 0, context).mask;
-    for (const bool adds : {false, true}) {
-      INFO(text(s) << " p=" << p << " addend=" << adds);
-      const std::vector<float> more = adds ? addend : std::vector<float>();
-      const Dgrad got = dgrad<Real>(s, n, dy, w, more, mask, p, false, 0, context);
-      Values expected(alone.size()), allowed(alone.size());
-      for (std::size_t i = 0; i < alone.size(); ++i) {
+                           w = random_stored<Real>(s.w_size(), 2);
+  const Added projection{of_added, random_stored<Real>(of_added.y_size(), 3),
+                         random_stored<Real>(of_added.w_size(), 4)};
+  const auto products = [&](bool magnitude, bool projects) {
+    const Values own =
+        oracle::conv_dgrad(operand<Real>(dy, magnitude), operand<Real>(w, magnitude), s);
+    return projects ? oracle::add(
+                          own, oracle::conv_dgrad(operand<Real>(projection.image, magnitude),
+                                                  operand<Real>(projection.w, magnitude), of_added))
+                    : own;
+  };
+  for (const bool projects : {false, true}) {
+    const Values sums = products(false, projects), magnitudes = products(true, projects);
+    for (const float p : {0.0F, 0.25F}) {
+      INFO(text(s) << " p=" << p << " projection=" << projects);
+      const std::vector<std::uint8_t> mask = activation<Real>(image, n, p, false, 0, context).mask;
+      const Dgrad got =
+          dgrad<Real>(s, n, dy, w, projects ? projection : Added(), mask, p, {}, context);
+      Values expected(sums.size()), allowed(sums.size());
+      for (std::size_t i = 0; i < sums.size(); ++i) {
         if (!is_set(mask, i, s.c)) continue;
-        expected[i] = (alone[i] + (adds ? addend[i] : 0)) / (1 - p);
+        expected[i] = sums[i] / (1 - p);
         allowed[i] = 2 * kProducts * magnitudes[i] + kFew * std::abs(expected[i]);
       }
       CHECK(mismatch(got.d, expected, allowed_stored<Real>(allowed, expected),
                      static_cast<std::size_t>(s.c)) == "");
       check_sums(n, got);
-      if (adds) check_same(dgrad<Real>(s, n, dy, w, more, mask, p, true, 0, context), got);
     }
   }
 }
 
 template <typename Real>
-void check_shifted_dgrad(const ConvShape& s, Context& context) {
+void check_shifted_dgrad(const ConvShape& s, const ConvShape& of_added, Context& context) {
   const Norm n({s.n, s.h, s.w, s.c}, Real{});
   const std::vector<std::uint8_t> mask =
       activation<Real>({s.n, s.h, s.w, s.c}, n, 0, false, 0, context).mask;
   const std::vector<float> dy = random_stored<Real>(s.y_size(), 1),
                            w = random_stored<Real>(s.w_size(), 2);
-  const Dgrad aligned = dgrad<Real>(s, n, dy, w, {}, mask, 0, false, 0, context),
-              shifted = dgrad<Real>(s, n, dy, w, {}, mask, 0, false, 1, context);
-  check_sums(n, shifted);
-  CHECK(mismatch(shifted.d, to_double(aligned.d),
-                 allowed_stored<Real>(Values(aligned.d.size(), 1e-4), to_double(aligned.d))) == "");
+  const Added added{of_added, random_stored<Real>(of_added.y_size(), 3),
+                    random_stored<Real>(of_added.w_size(), 4)};
+  const Dgrad aligned = dgrad<Real>(s, n, dy, w, added, mask, 0, {}, context);
+  for (const Shift& shift : {Shift{1, 0}, Shift{0, 1}}) {
+    const Dgrad shifted = dgrad<Real>(s, n, dy, w, added, mask, 0, shift, context);
+    check_sums(n, shifted);
+    const Values expected = to_double(aligned.d);
+    CHECK(mismatch(shifted.d, expected,
+                   allowed_stored<Real>(Values(expected.size(), 1e-4), expected)) == "");
+  }
 }
 
 }  // namespace
@@ -355,14 +415,17 @@ TEMPLATE_TEST_CASE("dgrad through an activation, and the sums of batch norm's ba
                    bf16, float) {
   Context context(Device::kCuda, 0, kPrecision<TestType>);
   context.runtime().device.major = std::min(context.runtime().device.major, 8);
-  for (const ConvShape& s : kShapes) check_dgrad<TestType>(s, context);
-  check_shifted_dgrad<TestType>(kShapes[0], context);
+  for (std::size_t i = 0; i < std::size(kShapes); ++i) {
+    check_dgrad<TestType>(kShapes[i], beside_dgrad(kShapes[i], i, true), context);
+  }
+  check_shifted_dgrad<TestType>(kShapes[0], beside_dgrad(kShapes[0], 0, true), context);
 }
 
 /// On one multiprocessor and on four, whose tiles are others.
 TEST_CASE("so are v5's fprop and dgrad") {
   for (const int multiprocessors : {1, 4}) {
-    for (const ConvShape& s : kHopperShapes) {
+    for (std::size_t i = 0; i < std::size(kHopperShapes); ++i) {
+      const ConvShape& s = kHopperShapes[i];
       INFO(text(s) << " multiprocessors=" << multiprocessors);
       Context context(Device::kCuda, 0, Precision::kBf16);
       context.runtime().device.multiProcessorCount = multiprocessors;
@@ -370,8 +433,8 @@ TEST_CASE("so are v5's fprop and dgrad") {
         WARN("skipped: not compute capability 9.0");
         return;
       }
-      check_fprop<bf16>(s, context);
-      check_dgrad<bf16>(s, context);
+      check_fprop<bf16>(s, beside_fprop(s, i, false), context);
+      check_dgrad<bf16>(s, beside_dgrad(s, i, false), context);
     }
   }
 }
@@ -380,19 +443,23 @@ TEST_CASE("what v5 cannot take on a Hopper v4 does, and v5 itself refuses it") {
   Context context(Device::kCuda, 0, Precision::kBf16);
   const ConvShape s{2, 8, 8, 32, 24, 3, 1};
   if (!cuda::v5::supports(s, context)) return;
-  check_shifted_fprop<bf16>(s, context);
-  check_shifted_dgrad<bf16>(s, context);
+  check_shifted_fprop<bf16>(s, beside_fprop(s, 0, false), context);
+  check_shifted_dgrad<bf16>(s, beside_dgrad(s, 0, false), context);
   const DeviceArray<bf16> t(8192);
   const DeviceArray<float> sums(8192);
   const DeviceArray<std::uint8_t> mask(8192);
-  const auto fprop = [&](const bf16* addend, float* partial) {
-    cuda::v5::fprop(t, t, t, s, cuda::WithMoments<bf16>{addend, partial}, context);
+  const auto fprop = [&](const bf16* projected, const bf16* addend, float* partial) {
+    cuda::v5::fprop(t, t, {projected, t, s}, t, s, cuda::WithMoments<bf16>{addend, partial},
+                    context);
   };
-  const auto dgrad = [&](const bf16* addend, const std::uint8_t* m, const bf16* x, float* partial) {
-    cuda::v5::dgrad(t, t, t, s, cuda::ThroughRelu<bf16>{addend, m, 1, x, sums, partial}, context);
+  const auto dgrad = [&](const bf16* projected, const std::uint8_t* m, const bf16* x,
+                         float* partial) {
+    cuda::v5::dgrad(t, t, {projected, t, s}, t, s, cuda::ThroughRelu<bf16>{m, 1, x, sums, partial},
+                    context);
   };
-  CHECK_THROWS_AS(fprop(t, nullptr), Error);
-  CHECK_THROWS_AS(fprop(t + 1, sums), Error);
+  CHECK_THROWS_AS(fprop(t, t, nullptr), Error);
+  CHECK_THROWS_AS(fprop(t, t + 1, sums), Error);
+  CHECK_THROWS_AS(fprop(t + 1, t, sums), Error);
   CHECK_THROWS_AS(dgrad(t, mask, t, nullptr), Error);
   CHECK_THROWS_AS(dgrad(t + 1, mask, t, sums), Error);
   CHECK_THROWS_AS(dgrad(t, mask + 1, t, sums), Error);
@@ -460,11 +527,10 @@ TEST_CASE("the fused launchers refuse what they cannot do") {
   DeviceArray<float> a(1024), b(1024);
   DeviceArray<std::uint8_t> mask(1024);
   const auto forward = [&](Context& context) {
-    cuda::conv_fprop_statistics<float>(a, a, nullptr, b, b, b, s, context);
+    cuda::conv_fprop_statistics<float>(a, a, {}, nullptr, b, b, b, s, context);
   };
   const auto backward = [&](float epsilon, float p, Context& context) {
-    cuda::conv_dgrad_activation<float>(a, a, nullptr, {a, a, a, epsilon, mask, p}, b, b, b, s,
-                                       context);
+    cuda::conv_dgrad_activation<float>(a, a, {}, {a, a, a, epsilon, mask, p}, b, b, b, s, context);
   };
   const auto activate = [&](std::uint8_t* m, float epsilon, const cuda::Dropout& dropout) {
     cuda::batch_norm_activation<float>(a, a, a, a, a, b, m, {1, 4, 4, 8}, epsilon, dropout, fp32);
@@ -474,10 +540,23 @@ TEST_CASE("the fused launchers refuse what they cannot do") {
   const Workspace of_fp32(1 << 16, fp32), of_tf32(1 << 16, tf32);
   CHECK_THROWS_AS(forward(fp32), Error);
   const DeviceArray<bf16> c(1024);
-  CHECK_THROWS_AS(cuda::conv_fprop_statistics<bf16>(c, c, nullptr, c, b, b, s, tf32), Error);
+  CHECK_THROWS_AS(cuda::conv_fprop_statistics<bf16>(c, c, {}, nullptr, c, b, b, s, tf32), Error);
   CHECK_THROWS_AS(backward(kEpsilon, 0, fp32), Error);
   CHECK_THROWS_AS(backward(0, 0, tf32), Error);
   CHECK_THROWS_AS(backward(kEpsilon, 1, tf32), Error);
+  // Projections of another y, and of another dx.
+  for (const ConvShape& other : {ConvShape{2, 4, 4, 8, 8, 1, 1}, ConvShape{1, 3, 4, 8, 8, 1, 1},
+                                 ConvShape{1, 4, 3, 8, 8, 1, 1}, ConvShape{1, 4, 4, 8, 4, 1, 1}}) {
+    CHECK_THROWS_AS(
+        cuda::conv_fprop_statistics<float>(a, a, {a, a, other}, nullptr, b, b, b, s, tf32), Error);
+  }
+  for (const ConvShape& other : {ConvShape{2, 4, 4, 8, 8, 1, 1}, ConvShape{1, 3, 4, 8, 8, 1, 1},
+                                 ConvShape{1, 4, 3, 8, 8, 1, 1}, ConvShape{1, 4, 4, 4, 8, 1, 1},
+                                 ConvShape{1, 4, 4, 8, 8, 1, 2}}) {
+    CHECK_THROWS_AS(cuda::conv_dgrad_activation<float>(
+                        a, a, {a, a, other}, {a, a, a, kEpsilon, mask, 0}, b, b, b, s, tf32),
+                    Error);
+  }
   CHECK_THROWS_AS(activate(nullptr, kEpsilon, {}), Error);
   CHECK_THROWS_AS(activate(mask, 0, {}), Error);
   CHECK_THROWS_AS(activate(mask, kEpsilon, {0.5F, 0, nullptr}), Error);

@@ -124,7 +124,7 @@ class Twin {
   }
 
   Tensor forward_fused(Tape& tape, Measured x) const {
-    Tensor shortcut = x.image;
+    Shortcut shortcut{x.image};
     for (std::size_t i = 0; i < std::size(kLayers); ++i) {
       const Layer& l = kLayers[i];
       x = preact_conv(tape, x, shortcut,
@@ -135,7 +135,7 @@ class Twin {
                        .dropout_layer = static_cast<int>(i),
                        .projection = l.projects ? at("projection", i) : Tensor(),
                        .adds_shortcut = l.adds});
-      if (l.adds) shortcut = x.image;
+      if (l.adds) shortcut = {x.image};
     }
     return batch_norm_relu(tape, x, norm(6));
   }

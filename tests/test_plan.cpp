@@ -83,6 +83,30 @@ TEST_CASE("a block reads and writes what a count by hand says, fused and op by o
   }
 }
 
+TEST_CASE("a projection is read and written as a part of its neighbours") {
+  const Recorded recorded("wrn-16-1", 8, Precision::kBf16);
+  const PartTotals block = totals_by_part(recorded.program, std::nullopt)[4];
+  REQUIRE(block.part == "block2.layer.0");
+  // The block's input is of 32 x 32 x 16, what follows it of 16 x 16 x 32: half of it.
+  const std::int64_t half = 8 * 16 * 16 * 32 * 2, e = 2 * half;
+  Context cpu;
+  const auto masks = static_cast<std::int64_t>(cpu::batch_norm_mask_bytes({8, 32, 32, 16}, cpu) +
+                                               cpu::batch_norm_mask_bytes({8, 16, 16, 32}, cpu));
+  const std::int64_t filters = 32 * (9 * 16 + 9 * 32 + 16), norms = 13 * (16 + 32) + 4 * 32;
+  // Of the input's size: the activation 2, which two convolutions and two wgrads read; dgrad 2,
+  // dx 3. Of the output's: two convolutions write it, the activation 2, and the second convolution
+  // reads that; wgrad 2, dgrad 3 and dx 3, and both wgrads and the dgrad of both read their
+  // gradients.
+  CHECK(block.read_and_written == (2 + 2 + 2 + 2 + 3) * e + (2 + 2 + 1 + 2 + 3 + 3 + 4) * half +
+                                      2 * masks + filters * (2 + 2 + 4) + norms * 4);
+  CHECK(block.macs == 3 * std::int64_t{8} * 16 * 16 * filters);
+  int projections = 0;
+  for (const Step& step : recorded.program.steps()) {
+    projections += step.conv && step.conv->projection ? 1 : 0;
+  }
+  CHECK(projections == 2 * 2);  // of two blocks, as with k = 1 the first one has none
+}
+
 TEST_CASE("convolutions are modelled in whole tiles and waves") {
   constexpr int kSms = 132;
   const auto waste = [](ConvProduct product, const ConvShape& shape) {
@@ -110,6 +134,13 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   // On 16, one has nothing but a tile of four taps.
   CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 16) ==
         std::int64_t{16} * 256 * 16 * 16 * 4);
+  // A projection of 24 channels is a slice of two steps more; in dgrad, with stride 2, only the
+  // last phase has one, of two steps with 32 filters.
+  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 16, 16, 24, 16, 3, 1}, 1,
+                                ConvShape{1, 16, 16, 24, 16, 1, 1}) == 256 * 16 * (32 * 9 + 32));
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 1,
+                                ConvShape{4, 32, 32, 16, 32, 1, 2}) ==
+        strided.macs() + std::int64_t{4} * 16 * 16 * 16 * 32);
   // wgrad: 1440 x 160 are six tiles of 256 x 160, the last one cut; the blocks of pixels come in
   // parts.
   const cuda::v5::WgradPlan plan = cuda::v5::wgrad_plan(inner, kSms);
@@ -256,7 +287,7 @@ TEST_CASE("fused ops are refused where there are none, or without statistics") {
     const Tensor filters = parameters.at("a.weight"), channels = parameters.at("b.weight"),
                  x = Tensor::persistent("x", {2, 8, 8, 4}, tape.image_dtype());
     const PreactConv p{.norm = {channels, channels, channels, channels}, .filters = filters};
-    Tensor shortcut = x;
+    Shortcut shortcut{x};
     preact_conv(tape, measured ? conv2d_measured(tape, x, filters, 1) : Measured(x), shortcut, p);
   };
   CHECK_NOTHROW(record(Precision::kBf16, Mode::kTraining, true));

@@ -1,5 +1,5 @@
 // Convolutions with batch norm inside of them; kernels/fused.h says how.
-#include <optional>
+#include <memory>
 
 #include "engine/ops/batch_norm.h"
 #include "engine/ops/checks.h"
@@ -22,8 +22,31 @@ void check_fusible(const char* op, const Tape& tape) {
   WRN_CHECK(tape.context().precision() != Precision::kFp32, "{} in fp32", op);
 }
 
-/// The convolution, the sum with `residual` if there is one, and the statistics of what comes out.
-Measured record_measured_fprop(Tape& tape, const Conv& conv, const Tensor& residual) {
+/// A projection that a step adds, or none. `image` is its x or, in dgrad, its dy.
+struct Projected {
+  std::shared_ptr<const Conv> conv;
+  Tensor image;
+};
+void add_to(Step& step, const Projected& projected) {
+  const auto& [conv, image] = projected;
+  if (!conv) return;
+  step.name += ", with " + conv->layer;
+  step.reads.push_back(image);
+  step.reads.push_back(conv->filters);
+  step.macs += conv->shape.macs();
+  step.conv->projection = conv->shape;
+}
+template <typename Real>
+cuda::Projection<Real> launched(const Projected& projected) {
+  const auto& [conv, image] = projected;
+  if (!conv) return {};
+  return {image.data<Real>(), conv->filters.data<Real>(), conv->shape};
+}
+
+/// The convolution, the sum with the projection and with `residual` where there are such, and the
+/// statistics of what comes out.
+Measured record_measured_fprop(Tape& tape, const Conv& conv, const Projected& projected,
+                               const Tensor& residual) {
   const Measured y{make_output(tape, conv), tape.make(conv.layer + " mean", {conv.shape.k}),
                    tape.make(conv.layer + " variance", {conv.shape.k})};
   Step step{.name = conv.layer + " fprop, statistics",
@@ -33,31 +56,31 @@ Measured record_measured_fprop(Tape& tape, const Conv& conv, const Tensor& resid
                 tape.context(), conv_fprop_statistics_workspace(conv.shape, tape.context())),
             .macs = conv.shape.macs(),
             .conv = ConvWork{ConvProduct::kFprop, conv.shape, true}};
+  add_to(step, projected);
   if (residual) {
-    check_shape("preact_conv", residual, y.image.shape());
     step.reads.push_back(residual);
     step.in_place = {{y.image, residual}};
   }
   step.run = [=](Context& context) {
-    WRN_ON_CUDA_REAL(
-        conv.x, context,
-        conv_fprop_statistics(conv.x.data<Real>(), conv.filters.data<Real>(),
-                              residual ? residual.data<Real>() : nullptr, y.image.data<Real>(),
-                              y.mean.data<float>(), y.variance.data<float>(), conv.shape, context));
+    WRN_ON_CUDA_REAL(conv.x, context,
+                     conv_fprop_statistics(
+                         conv.x.data<Real>(), conv.filters.data<Real>(), launched<Real>(projected),
+                         residual ? residual.data<Real>() : nullptr, y.image.data<Real>(),
+                         y.mean.data<float>(), y.variance.data<float>(), conv.shape, context));
   };
   tape.step(std::move(step));
   return y;
 }
 
-/// The gradient of batch norm's output, from that of the convolution's behind it and from `addend`,
-/// if there is one, a part of the activation's. Adds those of gamma and beta, and returns all
-/// three.
+/// The gradient of batch norm's output, from those of what the convolution behind it and the
+/// projection, if there is one, made of the activation. Adds those of gamma and beta, and returns
+/// all three.
 struct NormGradient {
   Tensor d, dgamma, dbeta;
 };
 NormGradient record_dgrad_activation(Tape& tape, const Conv& conv, const Tensor& dy,
-                                     const Tensor& addend, const Measured& x, const Tensor& mask,
-                                     const PreactConv& p) {
+                                     const Projected& projected, const Measured& x,
+                                     const Tensor& mask, const PreactConv& p) {
   const BatchNorm& norm = p.norm;
   const NormGradient g{
       tape.make("d " + layer_of(norm.gamma) + " activation", x.image.shape(), x.image.dtype()),
@@ -69,15 +92,12 @@ NormGradient record_dgrad_activation(Tape& tape, const Conv& conv, const Tensor&
                 tape.context(), conv_dgrad_activation_workspace(conv.shape, tape.context())),
             .macs = conv.shape.macs(),
             .conv = ConvWork{ConvProduct::kDgrad, conv.shape, true}};
-  if (addend) {
-    step.reads.push_back(addend);
-    step.in_place = {{g.d, addend}};
-  }
+  add_to(step, projected);
   step.run = [=, epsilon = norm.epsilon, dropout = p.dropout](Context& context) {
     WRN_ON_CUDA_REAL(
         dy, context,
         conv_dgrad_activation<Real>(
-            dy.data<Real>(), conv.filters.data<Real>(), addend ? addend.data<Real>() : nullptr,
+            dy.data<Real>(), conv.filters.data<Real>(), launched<Real>(projected),
             {x.image.data<Real>(), x.mean.data<float>(), x.variance.data<float>(), epsilon,
              mask.data<std::uint8_t>(), dropout},
             g.d.data<Real>(), g.dgamma.data<float>(), g.dbeta.data<float>(), conv.shape, context));
@@ -116,7 +136,7 @@ void record_norm_dx(Tape& tape, const Measured& x, const BatchNorm& norm, const 
 Measured conv2d_measured(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
   check_fusible("conv2d_measured", tape);
   const Conv conv = check_conv("conv2d_measured", tape, x, w, stride);
-  const Measured y = record_measured_fprop(tape, conv, {});
+  const Measured y = record_measured_fprop(tape, conv, {}, {});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y.image);
     if (!dy) return;
@@ -126,33 +146,42 @@ Measured conv2d_measured(Tape& tape, const Tensor& x, const Tensor& w, int strid
   return y;
 }
 
-Measured preact_conv(Tape& tape, const Measured& x, Tensor& shortcut, const PreactConv& p) {
+Measured preact_conv(Tape& tape, const Measured& x, Shortcut& shortcut, const PreactConv& p) {
   check_fusible("preact_conv", tape);
   check_norm("preact_conv", tape, x.image, p.norm);
   WRN_CHECK(x.mean && x.variance, "preact_conv: {} comes without statistics", x.image.name());
   const auto [a, mask] = record_activation(tape, x, p.norm, p.dropout, p.dropout_layer);
   record_running_statistics(tape, p.norm, x);
-  std::optional<Conv> projection;
+  std::shared_ptr<const Conv> projection;  // of a
   if (p.projection) {
-    projection = check_conv("preact_conv", tape, a, p.projection, p.stride);
-    shortcut = record_fprop(tape, *projection);
+    projection =
+        std::make_shared<const Conv>(check_conv("preact_conv", tape, a, p.projection, p.stride));
+    shortcut = {make_output(tape, *projection), projection};
   }
   const Conv conv = check_conv("preact_conv", tape, a, p.filters, p.stride);
-  const Tensor residual = p.adds_shortcut ? shortcut : Tensor();
-  const Measured y = record_measured_fprop(tape, conv, residual);
+  const Shortcut added = p.adds_shortcut ? shortcut : Shortcut{};
+  const Tensor residual = added.projection ? Tensor() : added.image;
+  const Projected projected{added.projection, added.projection ? added.projection->x : Tensor()};
+  if (p.adds_shortcut) {
+    const auto& s = conv.shape;
+    check_shape("preact_conv", added.image, {s.n, s.p(), s.q(), s.k});
+  }
+  const Measured y = record_measured_fprop(tape, conv, projected, residual);
 
-  tape.on_backward([=, &tape, mask = mask, projected = shortcut] {
+  tape.on_backward([=, &tape, mask = mask, own = shortcut.image] {
     const Tensor dy = tape.gradient(y.image);
     if (!dy) return;
-    if (residual && tape.needs_gradient(residual)) tape.add_gradient(residual, dy);
-    record_wgrad(tape, conv, dy);
-    // Whatever took the shortcut stands behind, so its gradient is whole.
-    Tensor addend;
-    if (const Tensor d = projection ? tape.gradient(projected) : Tensor(); d) {
-      record_wgrad(tape, *projection, d);
-      addend = record_dgrad(tape, *projection, d);
+    if (added.projection || (residual && tape.needs_gradient(residual))) {
+      tape.add_gradient(added.image, dy);
     }
-    const NormGradient g = record_dgrad_activation(tape, conv, dy, addend, x, mask, p);
+    record_wgrad(tape, conv, dy);
+    // Whatever took the projection stands behind, so its gradient is whole.
+    Projected back;
+    if (const Tensor d = projection ? tape.gradient(own) : Tensor(); d) {
+      record_wgrad(tape, *projection, d);
+      back = {projection, d};
+    }
+    const NormGradient g = record_dgrad_activation(tape, conv, dy, back, x, mask, p);
     if (tape.needs_gradient(x.image)) record_norm_dx(tape, x, p.norm, g);
   });
   return y;

@@ -70,52 +70,62 @@ void conv_wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& shape
 }
 
 template <typename Real>
-void conv_fprop_statistics(const Real* x, const Real* w, const Real* residual, Real* y, float* mean,
-                           float* variance, const ConvShape& shape, Context& context) {
+void conv_fprop_statistics(const Real* x, const Real* w, const Projection<Real>& projection,
+                           const Real* residual, Real* y, float* mean, float* variance,
+                           const ConvShape& shape, Context& context) {
   WRN_CHECK(context.precision() == kPrecision<Real>, "a fused convolution in another precision");
+  const auto& [from, filters, s] = projection;
+  WRN_CHECK(!from || (s.n == shape.n && s.p() == shape.p() && s.q() == shape.q() && s.k == shape.k),
+            "a projection with another y");
   float* partial = reinterpret_cast<float*>(context.workspace);
   const WithMoments<Real> epilogue{residual, partial};
   unsigned tiles = 0;
   if constexpr (std::is_same_v<Real, bf16>) {
-    if (by_v5(shape, context, x, w, residual, y)) {
-      v5::fprop(x, w, y, shape, epilogue, context);
+    if (by_v5(shape, context, x, w, residual, y) && (!from || by_v5(s, context, from, filters))) {
+      v5::fprop(x, w, projection, y, shape, epilogue, context);
       tiles = v5::fprop_tiles(shape, context);
     }
   }
   if (tiles == 0) {
-    v4::fprop(x, w, y, shape, epilogue, context);
+    v4::fprop(x, w, projection, y, shape, epilogue, context);
     tiles = v4::fprop_tiles(shape);
   }
   merge_moments(partial, tiles, shape.k, mean, variance, context);
 }
 
 template <typename Real>
-void conv_dgrad_activation(const Real* dy, const Real* w, const Real* addend,
+void conv_dgrad_activation(const Real* dy, const Real* w, const Projection<Real>& projection,
                            const ActivationOf<Real>& a, Real* d, float* dgamma, float* dbeta,
                            const ConvShape& shape, Context& context) {
   WRN_CHECK(context.precision() == kPrecision<Real>, "a fused convolution in another precision");
+  const auto& [from, filters, s] = projection;
+  WRN_CHECK(!from || (s.n == shape.n && s.h == shape.h && s.w == shape.w && s.c == shape.c &&
+                      s.stride == shape.stride),
+            "a projection with another dx");
   WRN_CHECK(a.epsilon > 0 && a.dropout >= 0 && a.dropout < 1, "epsilon {}, dropout with p = {}",
             a.epsilon, a.dropout);
   float* partial = reinterpret_cast<float*>(context.workspace);
-  const ThroughRelu<Real> epilogue{addend, a.mask, 1 / (1 - a.dropout), a.x, a.mean, partial};
+  const ThroughRelu<Real> epilogue{a.mask, 1 / (1 - a.dropout), a.x, a.mean, partial};
   unsigned tiles = 0;
   if constexpr (std::is_same_v<Real, bf16>) {
-    if (by_v5(shape, context, dy, w, addend, a.x, a.mask, d)) {
-      v5::dgrad(dy, w, d, shape, epilogue, context);
+    if (by_v5(shape, context, dy, w, a.x, a.mask, d) &&
+        (!from || by_v5(s, context, from, filters))) {
+      v5::dgrad(dy, w, projection, d, shape, epilogue, context);
       tiles = v5::dgrad_tiles(shape, context);
     }
   }
   if (tiles == 0) {
-    v4::dgrad(dy, w, d, shape, epilogue, context);
+    v4::dgrad(dy, w, projection, d, shape, epilogue, context);
     tiles = v4::dgrad_tiles(shape);
   }
   merge_gradient_sums(partial, tiles, shape.c, a.variance, a.epsilon, dgamma, dbeta, context);
 }
 
 #define WRN_FOR(Real)                                                                       \
-  template void conv_fprop_statistics(const Real*, const Real*, const Real*, Real*, float*, \
-                                      float*, const ConvShape&, Context&);                  \
-  template void conv_dgrad_activation(const Real*, const Real*, const Real*,                \
+  template void conv_fprop_statistics(const Real*, const Real*, const Projection<Real>&,    \
+                                      const Real*, Real*, float*, float*, const ConvShape&, \
+                                      Context&);                                            \
+  template void conv_dgrad_activation(const Real*, const Real*, const Projection<Real>&,    \
                                       const ActivationOf<Real>&, Real*, float*, float*,     \
                                       const ConvShape&, Context&);
 WRN_FOR(float)

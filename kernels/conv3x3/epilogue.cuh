@@ -75,8 +75,7 @@ __device__ Group<T, V> finish(const ThroughRelu<T>& e, Floats<V> sum, const Besi
                               const Floats<V>& mean, GradientSums<V>& of_row) {
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    const float whole = (sum.at[i] + to_float(beside.addend.at[i])) * e.scale;
-    sum.at[i] = (beside.passed >> i & 1) != 0 ? whole : 0;
+    sum.at[i] = (beside.passed >> i & 1) != 0 ? sum.at[i] * e.scale : 0;
   }
   const Group<T, V> d = from_floats<T>(sum);
   of_row.dy = to_floats(d);
@@ -125,7 +124,6 @@ class Reader<ThroughRelu<T>, V, kVector> {
     Beside<T, V> beside{};
     const std::int64_t at = std::int64_t{pixel} * columns_ + column_;
     const std::int64_t line = std::int64_t{pixel} * ((columns_ + kBits - 1) / kBits);
-    if (e_.addend) beside.addend = load_group<kVector, V>(e_.addend + at, there_);
     beside.x = load_group<kVector, V>(e_.x + at, there_);
     beside.passed = e_.mask[line + column_ / kBits] >> column_ % kBits;
     return beside;

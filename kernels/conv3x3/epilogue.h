@@ -20,11 +20,10 @@ struct WithMoments {
   float* partial;
 };
 
-/// mask ? (D + addend) scale : 0 is stored, d, and the GradientSums of d and x are summed: partial
+/// mask ? D scale : 0 is stored, d, and the GradientSums of d and x are summed: partial
 /// [2][tiles][columns].
 template <typename T>
 struct ThroughRelu {
-  const T* addend;           // or null
   const std::uint8_t* mask;  // a bit an element, [pixels][ceil(columns / 8)] bytes
   float scale;
   const T* x;

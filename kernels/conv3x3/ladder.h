@@ -4,7 +4,7 @@
 
 #include "kernels/bf16.h"
 #include "kernels/conv3x3/epilogue.h"
-#include "kernels/kernels.h"
+#include "kernels/fused.h"
 
 namespace wrn::cuda {
 
@@ -44,15 +44,16 @@ void fprop(const float* x, const float* w, float* y, const ConvShape&, Context&)
 void dgrad(const float* dy, const float* w, float* dx, const ConvShape&, Context&);
 void wgrad(const float* x, const float* dy, float* dw, const ConvShape&, Context&);
 std::size_t wgrad_workspace(const ConvShape&, Context&);
-// With more to do for what is stored (epilogue.h), and the tiles that bring sums of it:
-void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, const WithMoments<bf16>&,
-           Context&);
-void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, const ThroughRelu<bf16>&,
-           Context&);
-void fprop(const float* x, const float* w, float* y, const ConvShape&, const WithMoments<float>&,
-           Context&);
-void dgrad(const float* dy, const float* w, float* dx, const ConvShape&, const ThroughRelu<float>&,
-           Context&);
+// With a projection (fused.h) and more to do for what is stored (epilogue.h), and the tiles that
+// bring sums of it:
+void fprop(const bf16* x, const bf16* w, const Projection<bf16>&, bf16* y, const ConvShape&,
+           const WithMoments<bf16>&, Context&);
+void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>&, bf16* dx, const ConvShape&,
+           const ThroughRelu<bf16>&, Context&);
+void fprop(const float* x, const float* w, const Projection<float>&, float* y, const ConvShape&,
+           const WithMoments<float>&, Context&);
+void dgrad(const float* dy, const float* w, const Projection<float>&, float* dx, const ConvShape&,
+           const ThroughRelu<float>&, Context&);
 unsigned fprop_tiles(const ConvShape&);
 unsigned dgrad_tiles(const ConvShape&);
 }  // namespace v4
@@ -65,11 +66,11 @@ void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
 void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, Context&);
 void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape&, Context&);
 std::size_t wgrad_workspace(const ConvShape&, Context&);
-// With epilogues, as v4. Their tensors, too, must be aligned.
-void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, const WithMoments<bf16>&,
-           Context&);
-void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, const ThroughRelu<bf16>&,
-           Context&);
+// With projections and epilogues, as v4. Their tensors, too, must be aligned.
+void fprop(const bf16* x, const bf16* w, const Projection<bf16>&, bf16* y, const ConvShape&,
+           const WithMoments<bf16>&, Context&);
+void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>&, bf16* dx, const ConvShape&,
+           const ThroughRelu<bf16>&, Context&);
 unsigned fprop_tiles(const ConvShape&, Context&);
 unsigned dgrad_tiles(const ConvShape&, Context&);
 }  // namespace v5

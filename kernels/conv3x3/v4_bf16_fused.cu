@@ -3,14 +3,14 @@
 
 namespace wrn::cuda::v4 {
 
-void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& shape,
-           const WithMoments<bf16>& epilogue, Context& context) {
-  run_with(Fprop(x, w, y, shape), epilogue, context, epilogue.addend);
+void fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection, bf16* y,
+           const ConvShape& shape, const WithMoments<bf16>& epilogue, Context& context) {
+  run_with(Fprop(x, w, y, shape), projection, y, epilogue, epilogue.addend, context);
 }
 
-void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& shape,
-           const ThroughRelu<bf16>& epilogue, Context& context) {
-  run_with(Dgrad(dy, w, dx, shape), epilogue, context, epilogue.addend, epilogue.x);
+void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf16* dx,
+           const ConvShape& shape, const ThroughRelu<bf16>& epilogue, Context& context) {
+  run_with(Dgrad(dy, w, dx, shape), projection, dx, epilogue, epilogue.x, context);
 }
 
 }  // namespace wrn::cuda::v4

@@ -328,39 +328,39 @@ __device__ void finish_tile(const View& view, const Epilogue& epilogue, int firs
                  gridDim.z * tiles_of_part, n, view.columns);
 }
 
+template <typename View, int N>
+struct Stage {
+  SliceOf<decltype(View::a), kRows> a;
+  SliceOf<decltype(View::b), N> b;
+};
 template <typename View, int N, bool kVector, typename Epilogue>
 union Storage {
-  struct {
-    SliceOf<decltype(View::a), kRows> a;
-    SliceOf<decltype(View::b), N> b;
-  } stages[kStages];
+  Stage<View, N> stages[kStages];
   Output<N> output;
   typename Finishing<View, N, kVector, Epilogue>::Column column;
 };
 
-template <typename View, int N, bool kVector, typename Epilogue>
-__global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
-    tensor_core_kernel(const View whole, const Epilogue epilogue) {
+/// The product of a view is added to the block's sums of its tile. At the end nobody reads the
+/// stages any more.
+template <bool kVector, int N, typename View>
+__device__ void add_product(const View& view, int first_m, int first_n,
+                            Stage<View, N> (&stages)[kStages], Sums<N>& sums) {
   using A = decltype(View::a);
   using B = decltype(View::b);
   constexpr int kDepth = SliceOf<A, kRows>::kDepth;
-  auto& shared = shared_storage<Storage<View, N, kVector, Epilogue>>();
-  const View view = whole.part(static_cast<int>(blockIdx.z));
-  const auto [first_m, first_n] = tile_origin(view.columns, kRows, N);
   const Courier<A, kRows, Tile<N>::kThreads, kVector> a(view.a, first_m);
   const Courier<B, N, Tile<N>::kThreads, kVector> b(view.b, first_n);
   const int slices = (view.depth_end - view.depth_begin + kDepth - 1) / kDepth;
   // A group of copies for every slice, and empty ones behind the last: so the count is the same.
   const auto fetch = [&](int slice) {
     if (slice < slices) {
-      auto& stage = shared.stages[slice % kStages];
+      auto& stage = stages[slice % kStages];
       a.fetch(stage.a, view.depth_begin + slice * kDepth);
       b.fetch(stage.b, view.depth_begin + slice * kDepth);
     }
     commit_copies();
   };
 
-  Sums<N> sums = {};
   for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
   for (int slice = 0; slice < slices; ++slice) {
     // This thread's copies of the slice are there, then all threads'. Behind the barrier nobody
@@ -368,10 +368,37 @@ __global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
     wait_for_copies<kStages - 2>();
     __syncthreads();
     fetch(slice + kStages - 1);
-    const auto& stage = shared.stages[slice % kStages];
+    const auto& stage = stages[slice % kStages];
     multiply<A, B>(stage.a, stage.b, sums);
   }
   __syncthreads();
+}
+
+/// What D is: a view's product, and with an epilogue perhaps that of another view of the same D.
+template <typename View, typename Epilogue>
+struct Products {
+  View first, second;
+  bool both;
+};
+template <typename View>
+struct Products<View, Plain> {
+  View first;
+};
+
+template <typename View, int N, bool kVector, typename Epilogue>
+__global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
+    tensor_core_kernel(const Products<View, Epilogue> products, const Epilogue epilogue) {
+  auto& shared = shared_storage<Storage<View, N, kVector, Epilogue>>();
+  const int part = static_cast<int>(blockIdx.z);
+  const View view = products.first.part(part);
+  const auto [first_m, first_n] = tile_origin(view.columns, kRows, N);
+  Sums<N> sums = {};
+  add_product<kVector>(view, first_m, first_n, shared.stages, sums);
+  if constexpr (!std::is_same_v<Epilogue, Plain>) {
+    if (products.both) {
+      add_product<kVector>(products.second.part(part), first_m, first_n, shared.stages, sums);
+    }
+  }
   share_sums(sums, shared.output);
   if constexpr (std::is_same_v<Epilogue, Plain>) {
     store_tile<N, kVector>(view, first_m, first_n, shared.output);
@@ -381,11 +408,13 @@ __global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
 }
 
 template <int N, bool kVector, typename View, typename Epilogue>
-void run_tile(const View& view, const Epilogue& epilogue, Context& context) {
+void run_tile(const Products<View, Epilogue>& products, const Epilogue& epilogue,
+              Context& context) {
   using Shared = Storage<View, N, kVector, Epilogue>;
   static_assert(sizeof(Shared) <= 99 * 1024, "sm_86 and sm_89 have no more");
-  launch(WRN_KERNEL(tensor_core_kernel<View, N, kVector, Epilogue>), tile_grid(view, kRows, N),
-         Tile<N>::kThreads, sizeof(Shared), context, view, epilogue);
+  launch(WRN_KERNEL(tensor_core_kernel<View, N, kVector, Epilogue>),
+         tile_grid(products.first, kRows, N), Tile<N>::kThreads, sizeof(Shared), context, products,
+         epilogue);
 }
 
 /// Calls f with the Tile that takes the least time for so many columns.
@@ -394,19 +423,32 @@ auto with_tile(int columns, F f) {
   return with_cheapest<Tile<160>, Tile<128>, Tile<64>, Tile<32>, Tile<16>>(columns, f);
 }
 
-template <typename View, typename Epilogue = Plain>
-void run(const View& view, Context& context, const Epilogue& epilogue = {}) {
-  if (!view.vector) return run_tile<32, false>(view, epilogue, context);
-  with_tile(view.columns,
-            [&](auto tile) { run_tile<tile.kColumns, true>(view, epilogue, context); });
+template <typename View, typename Epilogue>
+void run_products(const Products<View, Epilogue>& products, bool vector, const Epilogue& epilogue,
+                  Context& context) {
+  if (!vector) return run_tile<32, false>(products, epilogue, context);
+  with_tile(products.first.columns,
+            [&](auto tile) { run_tile<tile.kColumns, true>(products, epilogue, context); });
 }
 
-/// With tensors of an epilogue, which must be aligned too.
-template <typename View, typename Epilogue, typename... T>
-void run_with(View view, const Epilogue& epilogue, Context& context, const T*... tensors) {
+template <typename View>
+void run(const View& view, Context& context) {
+  run_products(Products<View, Plain>{view}, view.vector, Plain{}, context);
+}
+
+/// With an epilogue, which reads `beside`.
+template <template <typename> typename View, typename T, typename Epilogue>
+void run_with(const View<T>& view, const Projection<T>& projection, T* out,
+              const Epilogue& epilogue, const T* beside, Context& context) {
   WRN_CHECK(epilogue.partial != nullptr, "sums without a workspace");
-  view.vector = view.vector && (aligned16(tensors) && ...);
-  run(view, context, epilogue);
+  Products<View<T>, Epilogue> products{view, view, false};
+  bool vector = view.vector && aligned16(beside);
+  if (projection.image) {
+    products.second = View<T>(projection.image, projection.w, out, projection.shape);
+    products.both = true;
+    vector = vector && products.second.vector;
+  }
+  run_products(products, vector, epilogue, context);
 }
 
 inline int parts(const ConvShape& shape, Context& context) {

@@ -3,14 +3,14 @@
 
 namespace wrn::cuda::v4 {
 
-void fprop(const float* x, const float* w, float* y, const ConvShape& shape,
-           const WithMoments<float>& epilogue, Context& context) {
-  run_with(Fprop(x, w, y, shape), epilogue, context, epilogue.addend);
+void fprop(const float* x, const float* w, const Projection<float>& projection, float* y,
+           const ConvShape& shape, const WithMoments<float>& epilogue, Context& context) {
+  run_with(Fprop(x, w, y, shape), projection, y, epilogue, epilogue.addend, context);
 }
 
-void dgrad(const float* dy, const float* w, float* dx, const ConvShape& shape,
-           const ThroughRelu<float>& epilogue, Context& context) {
-  run_with(Dgrad(dy, w, dx, shape), epilogue, context, epilogue.addend, epilogue.x);
+void dgrad(const float* dy, const float* w, const Projection<float>& projection, float* dx,
+           const ConvShape& shape, const ThroughRelu<float>& epilogue, Context& context) {
+  run_with(Dgrad(dy, w, dx, shape), projection, dx, epilogue, epilogue.x, context);
 }
 
 unsigned fprop_tiles(const ConvShape& shape) {

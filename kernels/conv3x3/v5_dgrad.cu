@@ -16,57 +16,66 @@ void make_phase_map(CUtensorMap& map, const bf16* dx, const ConvShape& s, const 
                    {s.n, image, blocks.n}});
 }
 
+/// A convolution whose gradients dx sums.
+void add_source(Gather& g, const Convolution& of) {
+  const auto& [dy, w, s] = of;
+  const int i = g.sources++;
+  Source& source = g.source[i];
+  source.channels = s.k;
+  source.box = box_width(s.k);
+  source.step = 1;
+  source.direction = -1;
+  source.filter_down = s.stride * s.r;
+  source.filter_right = s.stride;
+  make_image_map(source.images, dy, s.n, s.p(), s.q(), s.k, g.blocks, source.box, 1);
+  Part* part = g.part;
+  for (const auto& [y, x, down, right] : phases(s)) {
+    (part++)->of[i] = {down.count,
+                       right.count,
+                       down.offset,
+                       right.offset,
+                       down.first * s.r + right.first,
+                       gather_slices(down.count * right.count, s.k)};
+  }
+}
+
 template <typename Epilogue>
-void run_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s,
-               const Epilogue& epilogue, Context& context) {
-  check(s, dy, w, dx, context);
+void run_dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf16* dx,
+               const ConvShape& s, const Epilogue& epilogue, Context& context) {
+  const Convolution sources[kMostSources] = {{dy, w, s}, projection};
+  for (const auto& [image, filters, shape] : sources) {
+    if (image) check(shape, image, filters, dx, context);
+  }
   Gather g(s);
-  g.channels = s.k;
-  g.box = box_width(s.k);
   g.columns = s.c;
-  make_image_map(g.images, dy, s.n, s.p(), s.q(), s.k, g.blocks, g.box, 1);
-  g.step = 1;
-  g.direction = -1;
-  g.filter_down = s.stride * s.r;
-  g.filter_right = s.stride;
   g.n = s.n;
   g.h = s.h;
   g.w = s.w;
   g.out_step = s.stride;
-  g.parts = 0;
   const std::vector<Phase> all = phases(s);
-  for (const auto& [y, x, down, right] : all) {
-    g.part[g.parts++] = {{},
-                         {},
-                         right.count > 0 ? down.count : 0,
-                         right.count,
-                         down.offset,
-                         right.offset,
-                         down.first * s.r + right.first,
-                         y,
-                         x,
-                         gather_slices(down.count * right.count, s.k)};
+  for (const Phase& phase : all) {
+    g.part[g.parts].out_y = phase.h;
+    g.part[g.parts++].out_x = phase.w;
   }
-  const auto map_filters = [&](CUtensorMap& map, int box) {
-    const std::int64_t tap = std::int64_t{s.c} * 2;
-    make_tensor_map(map, w, {{s.c, 2, box}, {s.r * s.r, tap, 1}, {s.k, tap * s.r * s.r, g.box}});
-  };
+  for (const Convolution& of : sources) {
+    if (of.image) add_source(g, of);
+  }
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int i, int box) {
     make_phase_map(map, image, s, g.blocks, all[static_cast<std::size_t>(i)], box);
   };
-  run<true>(g, s, epilogue, dx, map_filters, map_image, context);
+  run<true>(g, sources, epilogue, dx, map_image, context);
 }
 
 }  // namespace
 
 void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s, Context& context) {
-  run_dgrad(dy, w, dx, s, Plain{}, context);
+  run_dgrad(dy, w, {}, dx, s, Plain{}, context);
 }
 
-void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s,
-           const ThroughRelu<bf16>& epilogue, Context& context) {
-  check_epilogue(epilogue.partial, {epilogue.addend, epilogue.x, epilogue.mask});
-  run_dgrad(dy, w, dx, s, epilogue, context);
+void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf16* dx,
+           const ConvShape& s, const ThroughRelu<bf16>& epilogue, Context& context) {
+  check_epilogue(epilogue.partial, {epilogue.x, epilogue.mask});
+  run_dgrad(dy, w, projection, dx, s, epilogue, context);
 }
 
 unsigned dgrad_tiles(const ConvShape& s, Context& context) {

@@ -1,6 +1,7 @@
 // v5's fprop and dgrad: D[pixels, columns] gathers patches of images, seen through taps, and
 // multiplies them by filters. The depth is taps x channels, in chunks of one tap's 64, 32 or 16
-// channels; a slice is 64 deep.
+// channels; a slice is 64 deep. A projection (epilogue.h) is a second convolution of the same D:
+// the depth goes on in its images and filters.
 //
 // An epilogue (epilogue.h) reads an image like D beside the sums. It comes as D leaves, in boxes,
 // and to where D's elements will be in shared memory: each thread finds there what stands beside
@@ -13,28 +14,41 @@
 namespace wrn::cuda::v5 {
 
 constexpr int kMostParts = 4;
+constexpr int kMostSources = 2;
+
+/// A convolution that D sums: its images, filters and shape.
+using Convolution = Projection<bf16>;
+/// As the kernel knows it.
+struct Source {
+  CUtensorMap images, filters;
+  OperandView a, b;
+  int channels, box;              // of the images
+  int step, direction;            // image pixel = pixel step + first + direction tap
+  int filter_down, filter_right;  // from tap (i, j) to (i + 1, j) and to (i, j + 1), in filter taps
+};
+
+/// The taps of a source that a part of D meets; none are no slices.
+struct Taps {
+  int taps_h, taps_w;  // tap (i, j) is seen `direction` (i, j) from (first_h, first_w)
+  int first_h, first_w;
+  int filter_tap;  // which of the filter's r x r taps is (0, 0)
+  Slices slices;
+};
 
 /// One dense product. fprop is one; dgrad is one for each phase of the stride (README.md).
 struct Part {
   CUtensorMap out, beside;
-  int taps_h, taps_w;  // tap (i, j) is seen `direction` (i, j) from (first_h, first_w)
-  int first_h, first_w;
-  int filter_tap;    // which of the filter's r x r taps is (0, 0)
-  int out_y, out_x;  // D's first pixel
-  Slices slices;
+  int out_y = 0, out_x = 0;  // D's first pixel
+  Taps of[kMostSources];
 };
 
 struct Gather {
-  CUtensorMap images, filters;
   PixelBlocks blocks;
-  OperandView a, b;
-  int channels, box;  // of the images
   int columns;
-  int step, direction;            // image pixel = pixel step + first + direction tap
-  int filter_down, filter_right;  // from tap (i, j) to (i + 1, j) and to (i, j + 1), in filter taps
-  int n, h, w, out_step;          // D, and from one pixel of a part to the next
-  int row_tiles, column_tiles, parts;
+  int n, h, w, out_step;  // D, and from one pixel of a part to the next
+  int row_tiles, column_tiles, parts = 0, sources = 0;
   Part part[kMostParts];
+  Source source[kMostSources];
 
   explicit Gather(const ConvShape& s) : blocks(s) {}
   __device__ int tiles() const { return parts * row_tiles * column_tiles; }
@@ -50,10 +64,53 @@ __device__ inline TilePlace tile_place(const Gather& g, int i) {
   return {line / g.row_tiles, line % g.row_tiles, i % g.column_tiles};
 }
 
+/// Asks for the boxes of all slices of a source, for a tile of the pixels from `pixel` on and of
+/// the columns from `column` on.
+template <int N, bool kAcrossB, typename Epilogue>
+__device__ void load_slices(const Source& source, const Taps& taps,
+                            const int3 (&pixel)[Tile<N>::kRows / kUnit], int column,
+                            Shared<N, Epilogue>& shared, typename Shared<N, Epilogue>::Turn& turn) {
+  constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
+  int i = 0, j = 0, channel = 0;
+  for (int slice = 0; slice < taps.slices.count; ++slice) {
+    auto& stage = shared.stage[turn.stage];
+    Barrier& full = shared.full[turn.stage];
+    wait(shared.empty[turn.stage], turn.parity ^ 1);
+    arrive_expecting(full, sizeof stage);
+    for (int chunk = 0; chunk < kDepth; chunk += source.box) {
+      const int c = i < taps.taps_h ? channel : source.channels;  // behind the last tap: zeros
+#pragma unroll
+      for (int u = 0; u < kRows / kUnit; ++u) {
+        load_box(stage.a + (chunk * kRows + source.box * kUnit * u) * 2, source.images, full, c,
+                 pixel[u].x * source.step + taps.first_w + source.direction * j,
+                 pixel[u].y * source.step + taps.first_h + source.direction * i, pixel[u].z);
+      }
+      const int tap = taps.filter_tap + i * source.filter_down + j * source.filter_right;
+      if constexpr (kAcrossB) {
+        for (int p = 0; p < N; p += kPanel) {
+          load_box(stage.b + (chunk * N + p * source.box) * 2, source.filters, full, column + p,
+                   tap, c);
+        }
+      } else {
+        load_box(stage.b + chunk * N * 2, source.filters, full, c, tap, column);
+      }
+      channel += source.box;
+      if (channel >= source.channels) {
+        channel = 0;
+        if (++j == taps.taps_w) {
+          j = 0;
+          ++i;
+        }
+      }
+    }
+    turn.next();
+  }
+}
+
 /// The producer's thread: asks for the boxes of all slices of all tiles of the block.
 template <int N, bool kAcrossB, typename Epilogue>
 __device__ void load_tiles(const Gather& g, Shared<N, Epilogue>& shared) {
-  constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
+  constexpr int kRows = Tile<N>::kRows;
   typename Shared<N, Epilogue>::Turn turn;
   for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
@@ -63,39 +120,8 @@ __device__ void load_tiles(const Gather& g, Shared<N, Epilogue>& shared) {
     for (int u = 0; u < kRows / kUnit; ++u) {
       pixel[u] = first_pixel(g.blocks, place.row * (kRows / kUnit) + u);
     }
-    int i = 0, j = 0, channel = 0;
-    for (int slice = 0; slice < part.slices.count; ++slice) {
-      auto& stage = shared.stage[turn.stage];
-      Barrier& full = shared.full[turn.stage];
-      wait(shared.empty[turn.stage], turn.parity ^ 1);
-      arrive_expecting(full, sizeof stage);
-      for (int chunk = 0; chunk < kDepth; chunk += g.box) {
-        const int c = i < part.taps_h ? channel : g.channels;  // behind the last tap: zeros
-#pragma unroll
-        for (int u = 0; u < kRows / kUnit; ++u) {
-          load_box(stage.a + (chunk * kRows + g.box * kUnit * u) * 2, g.images, full, c,
-                   pixel[u].x * g.step + part.first_w + g.direction * j,
-                   pixel[u].y * g.step + part.first_h + g.direction * i, pixel[u].z);
-        }
-        const int tap = part.filter_tap + i * g.filter_down + j * g.filter_right;
-        if constexpr (kAcrossB) {
-          for (int p = 0; p < N; p += kPanel) {
-            load_box(stage.b + (chunk * N + p * g.box) * 2, g.filters, full, place.column * N + p,
-                     tap, c);
-          }
-        } else {
-          load_box(stage.b + chunk * N * 2, g.filters, full, c, tap, place.column * N);
-        }
-        channel += g.box;
-        if (channel >= g.channels) {
-          channel = 0;
-          if (++j == part.taps_w) {
-            j = 0;
-            ++i;
-          }
-        }
-      }
-      turn.next();
+    for (int i = 0; i < g.sources; ++i) {
+      load_slices<N, kAcrossB>(g.source[i], part.of[i], pixel, place.column * N, shared, turn);
     }
   }
 }
@@ -108,7 +134,6 @@ inline __host__ __device__ const bf16* beside_of(const ThroughRelu<bf16>& e) { r
 using Pair = Group<bf16, 2>;
 
 /// Two neighbouring elements of it as the epilogue wants them, with the mask's bits from theirs on.
-/// ThroughRelu's addend is in the sums already.
 inline __device__ Beside<bf16, 2> make_beside(const WithMoments<bf16>&, const Pair& boxed,
                                               unsigned) {
   return {boxed, {}, 0};
@@ -253,26 +278,6 @@ class Ending {
                : -1;
   }
 
-  /// Straight from global memory, as few convolutions have one. ptxas would read all of it early,
-  /// for which there are no registers, but not past a barrier.
-  __device__ void add_addend(float (&sum)[N / 2], int u, const TilePlace& place) const {
-    const int t = thread_of_warpgroup(), left = g_.columns - place.column * N;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int pixel = pixel_of(place, u * kUnit + place_of_sum(t, half * 2).y);
-      const bf16* row = epilogue_.addend + std::int64_t{pixel} * g_.columns + place.column * N;
-#pragma unroll
-      for (int i = half * 2; i < N / 2; i += 4) {
-        const int column = place_of_sum(t, i).x;
-        const bool there = pixel >= 0 && column < left;
-        const Floats<2> addend = to_floats(there ? *grouped<2>(row + column) : Pair{});
-        sum[i] += addend.at[0];
-        sum[i + 1] += addend.at[1];
-        if (i / 4 % 8 == 7) __syncwarp();
-      }
-    }
-  }
-
   /// Begins to bring the means and the mask's bits; zeros for what is outside.
   __device__ void fetch_columns(const TilePlace& place) const {
     auto& columns = shared_.columns[consumer_];
@@ -307,13 +312,9 @@ class Ending {
   /// shared memory cannot overtake a store there.
   __device__ void finish_unit(float (&sum)[N / 2], int u, const TilePlace& place,
                               Gathered& gathered) {
-    if constexpr (kThroughRelu) {
-      if (epilogue_.addend) add_addend(sum, u, place);
-    }
     const int t = thread_of_warpgroup();
     auto& columns = shared_.columns[consumer_];
     const int left = g_.columns - place.column * N;
-    const bool boxed = beside_of(epilogue_) && block_of(place, u) < g_.blocks.count;
     float counts[2];  // of rows
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -333,7 +334,8 @@ class Ending {
           const int i = first / 2 + j * 4 + half * 2;
           const int column = place_of_sum(t, i).x;
           const Floats<2> mean = kThroughRelu ? *grouped<2>(columns.mean + column) : Floats<2>{};
-          const unsigned word = boxed && column < left ? load_shared(in_out(t, i)) : 0;
+          const bool boxed = beside_of(epilogue_) && counts[half] > 0 && column < left;
+          const unsigned word = boxed ? load_shared(in_out(t, i)) : 0;
           ColumnSums<Epilogue, 2> of_two;
           const Pair stored =
               finish(epilogue_, Floats<2>{sum[i], sum[i + 1]},
@@ -407,33 +409,47 @@ __global__ void __launch_bounds__(kThreads, 1)
     const TilePlace place = tile_place(g, static_cast<int>(blockIdx.x + i * gridDim.x));
     Sums<N> sum;
     ending.begin(sum, place);
-    multiply<N, false, kAcrossB>(sum, shared, turn, g.part[place.part].slices, g.a, g.b, warpgroup);
+    for (int s = 0; s < g.sources; ++s) {
+      const Slices& slices = g.part[place.part].of[s].slices;
+      if (slices.count == 0) continue;
+      multiply<N, false, kAcrossB>(sum, shared, turn, slices, g.source[s].a, g.source[s].b,
+                                   warpgroup);
+    }
     ending.store(sum, place, i);
   }
   if (threadIdx.x % kWarpgroup == 0) wait_for_stores<0>();
 #endif
 }
 
-/// Chooses a tile, maps what depends on it by map_filters(map, box of columns) and map_image(map,
-/// `out` or another image like it, part, box of columns), and launches g.
-template <bool kAcrossB, typename Epilogue, typename MapFilters, typename MapImage>
-void run(Gather& g, const ConvShape& s, const Epilogue& epilogue, const bf16* out,
-         MapFilters map_filters, MapImage map_image, Context& context) {
+/// Chooses a tile, maps what depends on it, images like `out` by map_image(map, image, part, box of
+/// columns), and launches g.
+template <bool kAcrossB, typename Epilogue, typename MapImage>
+void run(Gather& g, const Convolution (&sources)[kMostSources], const Epilogue& epilogue,
+         const bf16* out, MapImage map_image, Context& context) {
   const int multiprocessors = context.runtime().device.multiProcessorCount;
   const bf16* beside = beside_of(epilogue);
   constexpr int kWidest = kAcrossB ? kWidestOfDgrad : kWidestOfFprop;
   constexpr ConvProduct kProduct = kAcrossB ? ConvProduct::kDgrad : ConvProduct::kFprop;
-  with_tile<kWidest>(gather_columns(kProduct, s, multiprocessors), [&](auto tile) {
+  with_tile<kWidest>(gather_columns(kProduct, sources[0].shape, multiprocessors), [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
     static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kStages >= 2);
-    map_filters(g.filters, kAcrossB ? tile.kPanel : N);
+    for (int i = 0; i < g.sources; ++i) {
+      Source& source = g.source[i];
+      const ConvShape& s = sources[i].shape;
+      const int taps = s.r * s.r, across = kAcrossB ? tile.kPanel : N;
+      const std::int64_t tap = std::int64_t{s.c} * 2;
+      make_tensor_map(source.filters, sources[i].w,
+                      {{s.c, 2, kAcrossB ? across : source.box},
+                       {taps, tap, 1},
+                       {s.k, tap * taps, kAcrossB ? source.box : across}});
+      source.a = along_depth(source.box, tile.kRows);
+      source.b = kAcrossB ? across_depth(tile.kPanel, source.box, N) : along_depth(source.box, N);
+    }
     for (int i = 0; i < g.parts; ++i) {
       map_image(g.part[i].out, out, i, tile.kPanel);
       if (beside) map_image(g.part[i].beside, beside, i, tile.kPanel);
     }
-    g.a = along_depth(g.box, tile.kRows);
-    g.b = kAcrossB ? across_depth(tile.kPanel, g.box, N) : along_depth(g.box, N);
     g.row_tiles = static_cast<int>(divide_up(std::int64_t{g.blocks.count} * kUnit, tile.kRows));
     g.column_tiles = static_cast<int>(divide_up(g.columns, N));
     const int blocks = std::min(g.parts * g.row_tiles * g.column_tiles, multiprocessors);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "kernels/conv3x3/divisor.h"
@@ -84,11 +85,10 @@ struct Slices {
   }
 };
 
-/// Of taps x channels, in boxes. Boxes of less than kDepth hold all channels of a tap. Without taps
-/// a slice of zeros.
+/// Of taps x channels, in boxes. Boxes of less than kDepth hold all channels of a tap.
 inline Slices gather_slices(int taps, int channels) {
   constexpr int kStep = kDepth / kSteps;
-  if (taps == 0) return {1, 1, 1};
+  if (taps == 0) return {0, 1, kSteps};
   const int box = box_width(channels);
   if (box == kDepth) {
     const auto chunks = static_cast<int>(divide_up(channels, box));  // in a tap
@@ -205,10 +205,22 @@ inline std::int64_t partial_traffic(const ConvShape& s, int multiprocessors) {
 
 // --- All ---------------------------------------------------------------------------------------
 
+/// The slices of a tile of each part of fprop or dgrad.
+inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape& s) {
+  if (product == ConvProduct::kFprop) return {gather_slices(s.r * s.r, s.c)};
+  std::vector<Slices> all;
+  for (const Phase& phase : phases(s)) {
+    all.push_back(gather_slices(phase.down.count * phase.right.count, s.k));
+  }
+  return all;
+}
+
 /// The multiply-adds that the device could do in the time that its busiest multiprocessor
-/// multiplies: beyond those of the shape, what the tiles' edges, wgrad's last part and the last
-/// wave waste. Block i of the persistent grid has the tiles i, i + multiprocessors, ...
-inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int multiprocessors) {
+/// multiplies: beyond those of the shape, and of a projection that is added to it, what the tiles'
+/// edges, wgrad's last part and the last wave waste. Block i of the persistent grid has the tiles
+/// i, i + multiprocessors, ...
+inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int multiprocessors,
+                                  const std::optional<ConvShape>& projection = {}) {
   std::vector<std::int64_t> steps;  // of products, 16 deep, of each tile
   int columns = 0;
   if (product == ConvProduct::kWgrad) {
@@ -217,20 +229,18 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int m
     steps.assign(static_cast<std::size_t>(plan.tiles()),
                  std::int64_t{plan.blocks_of_part} * kSteps);
   } else {
-    const bool forward = product == ConvProduct::kFprop;
-    std::vector<int> taps;  // of each part
-    if (forward) taps.push_back(s.r * s.r);
-    for (const Phase& phase : forward ? std::vector<Phase>{} : phases(s)) {
-      taps.push_back(phase.down.count * phase.right.count);
+    std::vector<std::int64_t> of_parts;
+    for (const Slices& slices : slices_of_parts(product, s)) of_parts.push_back(slices.steps());
+    if (projection) {
+      const std::vector<Slices> more = slices_of_parts(product, *projection);
+      for (std::size_t i = 0; i < more.size(); ++i) of_parts[i] += more[i].steps();
     }
-    const int wanted = forward ? s.k : s.c, depth = forward ? s.c : s.k;
-    const std::int64_t blocks = PixelBlocks(s).count;
     columns = gather_columns(product, s, multiprocessors);
-    const std::int64_t tiles =
-        divide_up(blocks * kUnit, rows_of_tile(columns)) * divide_up(wanted, columns);
-    for (const int of_part : taps) {
-      steps.insert(steps.end(), static_cast<std::size_t>(tiles),
-                   gather_slices(of_part, depth).steps());
+    const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
+    const std::int64_t tiles = divide_up(pixels, rows_of_tile(columns)) *
+                               divide_up(product == ConvProduct::kFprop ? s.k : s.c, columns);
+    for (const std::int64_t of_part : of_parts) {
+      steps.insert(steps.end(), static_cast<std::size_t>(tiles), of_part);
     }
   }
   std::int64_t most = 0;
