@@ -18,13 +18,13 @@
 // that their loads overlap. Neighbouring blocks are neighbouring columns of the same rows.
 //
 // The sums take three launches: every block reduces its tile to one partial result a channel, in
-// the workspace [2][tiles][c]; a small kernel merges the tiles; a third one applies the outcome.
+// the workspace [tiles][c][2]; a small kernel merges the tiles; a third one applies the outcome.
 // The order of every sum follows from the shape alone, so the results are the same bits on every
 // run.
 //
-// The variance is never E[x^2] - E[x]^2, which cancels where the mean is large. A thread takes the
-// mean and then the squared distances of a few rows in its registers, and such Moments are merged
-// (channel_sums.cuh).
+// The variance is never E[x^2] - E[x]^2, which cancels where the mean is large. Rows and tiles are
+// merged as Moments (channel_sums.cuh), a few at a time: their mean and then the squared distances
+// from it.
 //
 // The mask is one bit an element, [rows][ceil(c / 8)] bytes: set where the ReLU, and the dropout
 // behind it, let it pass. A NaN stays a NaN, and its bit is clear, as in relu_backward.
@@ -106,19 +106,21 @@ __device__ Floats<V> load_channels(const float* p, const Place& at) {
   return v;
 }
 
-template <typename T>
+/// What the threads of a block hold, [blockDim.y][blockDim.x], of which there are at most kMost.
+template <typename T, unsigned kMost = kThreads>
 struct Column {
-  T at[kThreads];  // [blockDim.y][blockDim.x]
+  T at[kMost];
 };
 
 /// Merges what the threads above each other hold; those with y = 0 have the result.
-template <typename T>
+template <unsigned kMost = kThreads, typename T>
 __device__ void merge_column(T& mine) {
-  merge_rows(mine, shared_storage<Column<T>>().at + threadIdx.x, static_cast<int>(threadIdx.y),
-             static_cast<int>(blockDim.y), static_cast<int>(blockDim.x));
+  merge_rows(mine, shared_storage<Column<T, kMost>>().at + threadIdx.x,
+             static_cast<int>(threadIdx.y), static_cast<int>(blockDim.y),
+             static_cast<int>(blockDim.x));
 }
 
-/// x -> partial [count, mean, m2][tiles][c]
+/// x -> the Moments of its tiles
 template <typename Real, int V>
 __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tiling t) {
   constexpr int kRows = 4;
@@ -127,26 +129,12 @@ __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tili
   Moments<V> mine{};
   for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
        row += kRows * blockDim.y) {
-    Group<Real, V> v[kRows];
-    Moments<V> few{};
+    Moments<V> few[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const bool there = row + j * blockDim.y < at.end;
-      v[j] = there ? in[(row + j * blockDim.y) * t.groups + at.group] : Group<Real, V>{};
-      few.count += there ? 1 : 0;
-    }
-    const float share = 1 / few.count;
-#pragma unroll
-    for (int i = 0; i < V; ++i) {
-      float sum = 0;
-#pragma unroll
-      for (int j = 0; j < kRows; ++j) sum += to_float(v[j].at[i]);
-      few.mean.at[i] = sum * share;
-#pragma unroll
-      for (int j = 0; j < kRows; ++j) {
-        const float distance = to_float(v[j].at[i]) - few.mean.at[i];
-        few.m2.at[i] += static_cast<float>(j) < few.count ? distance * distance : 0;
-      }
+      const auto v = there ? in[(row + j * blockDim.y) * t.groups + at.group] : Group<Real, V>{};
+      few[j] = {there ? 1.0F : 0.0F, to_floats(v), {}};
     }
     mine.merge(few);
   }
@@ -155,24 +143,44 @@ __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tili
   mine.store(partial, blockIdx.y, t.tiles, at.group * V, t.channels);
 }
 
-// The merging kernels: a block has eight channels, and 32 threads share the tiles of one.
-constexpr unsigned kMergeLanes = 8;
-constexpr dim3 merge_block() { return {kMergeLanes, kThreads / kMergeLanes}; }
+// The merging kernels have little to do but to wait, so they wait for many loads at once: a block
+// has four channels, whose sums of a tile are a sector of memory, and a row of threads for every
+// eight tiles, which a thread asks for before it merges them. More than 1024 tiles take several
+// rounds. One block a multiprocessor is the bound, as ptxas with fewer registers would let loads
+// wait for each other.
+constexpr unsigned kMergeLanes = 4, kMergeTiles = 8, kMostMergeRows = 128;
+constexpr unsigned kMergeThreads = kMergeLanes * kMostMergeRows;
 dim3 merge_grid(int channels) { return {static_cast<unsigned>(divide_up(channels, kMergeLanes))}; }
+dim3 merge_block(unsigned tiles) {
+  return {kMergeLanes, std::min<unsigned>(divide_up(tiles, kMergeTiles), kMostMergeRows)};
+}
 
-__global__ void batch_norm_merge_statistics_kernel(const float* partial, unsigned tiles,
-                                                   int channels, float* mean, float* variance) {
-  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  const std::int64_t plane = std::int64_t{tiles} * channels;
-  Moments<1> mine{};
-  for (unsigned tile = threadIdx.y; c < channels && tile < tiles; tile += blockDim.y) {
-    const float* p = partial + std::int64_t{tile} * channels + c;
-    mine.merge({p[0], {{p[plane]}}, {{p[2 * plane]}}});
+/// The sums of all tiles; the threads with y = 0 have them.
+template <typename Sums>
+__device__ Sums merge_tiles(const float* partial, unsigned tiles, int channel, int channels) {
+  Sums mine{};
+  for (unsigned tile = threadIdx.y; channel < channels && tile < tiles;
+       tile += kMergeTiles * blockDim.y) {
+    Sums few[kMergeTiles];
+#pragma unroll
+    for (unsigned j = 0; j < kMergeTiles; ++j) {
+      const unsigned at = tile + j * blockDim.y;
+      few[j] = at < tiles ? Sums::load(partial, at, tiles, channel, channels) : Sums{};
+    }
+    mine.merge(few);
   }
-  merge_column(mine);
+  merge_column<kMergeThreads>(mine);
+  return mine;
+}
+
+__global__ void __launch_bounds__(kMergeThreads, 1)
+    batch_norm_merge_statistics_kernel(const float* partial, unsigned tiles, int channels,
+                                       float* mean, float* variance) {
+  const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const auto all = merge_tiles<Moments<1>>(partial, tiles, c, channels);
   if (threadIdx.y > 0 || c >= channels) return;
-  mean[c] = mine.mean.at[0];
-  variance[c] = mine.m2.at[0] / mine.count;
+  mean[c] = all.mean.at[0];
+  variance[c] = all.m2.at[0] / all.count;
 }
 
 /// One byte of the mask from the 8 / V threads whose elements it has; all of them get it.
@@ -327,19 +335,16 @@ __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const floa
   mine.store(partial, blockIdx.y, t.tiles, at.group * V, t.channels);
 }
 
-__global__ void batch_norm_merge_sums_kernel(const float* partial, unsigned tiles, int channels,
-                                             const float* variance, float epsilon, float* dgamma,
-                                             float* dbeta) {
-  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  GradientSums<1> mine{};
-  for (unsigned tile = threadIdx.y; c < channels && tile < tiles; tile += blockDim.y) {
-    const float* p = partial + std::int64_t{tile} * channels + c;
-    mine.merge({{{p[0]}}, {{p[std::int64_t{tiles} * channels]}}});
-  }
-  merge_column(mine);
+__global__ void __launch_bounds__(kMergeThreads, 1)
+    batch_norm_merge_sums_kernel(const float* partial, unsigned tiles, int channels,
+                                 const float* variance, float epsilon, float* dgamma,
+                                 float* dbeta) {
+  const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  const float spread = c < channels ? variance[c] : 0;  // on its way with the tiles
+  const auto all = merge_tiles<GradientSums<1>>(partial, tiles, c, channels);
   if (threadIdx.y > 0 || c >= channels) return;
-  dbeta[c] = mine.dy.at[0];
-  dgamma[c] = mine.dy_x.at[0] / sqrtf(variance[c] + epsilon);
+  dbeta[c] = all.dy.at[0];
+  dgamma[c] = all.dy_x.at[0] / sqrtf(spread + epsilon);
 }
 
 template <typename Real, int V, bool kRelu>
@@ -546,15 +551,16 @@ WRN_FOR(bf16)
 
 void merge_moments(const float* partial, unsigned tiles, int channels, float* mean, float* variance,
                    Context& context) {
-  launch(WRN_KERNEL(batch_norm_merge_statistics_kernel), merge_grid(channels), merge_block(),
-         sizeof(Column<Moments<1>>), context, partial, tiles, channels, mean, variance);
+  launch(WRN_KERNEL(batch_norm_merge_statistics_kernel), merge_grid(channels), merge_block(tiles),
+         sizeof(Column<Moments<1>, kMergeThreads>), context, partial, tiles, channels, mean,
+         variance);
 }
 
 void merge_gradient_sums(const float* partial, unsigned tiles, int channels, const float* variance,
                          float epsilon, float* dgamma, float* dbeta, Context& context) {
-  launch(WRN_KERNEL(batch_norm_merge_sums_kernel), merge_grid(channels), merge_block(),
-         sizeof(Column<GradientSums<1>>), context, partial, tiles, channels, variance, epsilon,
-         dgamma, dbeta);
+  launch(WRN_KERNEL(batch_norm_merge_sums_kernel), merge_grid(channels), merge_block(tiles),
+         sizeof(Column<GradientSums<1>, kMergeThreads>), context, partial, tiles, channels,
+         variance, epsilon, dgamma, dbeta);
 }
 
 std::size_t batch_norm_mask_bytes(const ImageShape& shape, Context&) {

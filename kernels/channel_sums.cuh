@@ -3,19 +3,26 @@
 // from the shape alone, so the results are the same bits on every run.
 #pragma once
 
+#include "kernels/channel_sums.h"
 #include "kernels/device.cuh"
 
 namespace wrn::cuda {
 
-/// Writes V channels from `channel` on, but those past the last, to row `tile` of
-/// [tiles][channels].
+/// Writes two numbers for each of V channels from `channel` on, but those past the last, to row
+/// `tile` of [tiles][channels][2].
 template <int V>
-__device__ void store_channels(float* partial, unsigned tile, int channel, int channels,
-                               const Floats<V>& v) {
+__device__ void store_pairs(float* partial, unsigned tile, int channel, int channels,
+                            const Floats<V>& a, const Floats<V>& b) {
+  Floats<2>* const row = grouped<2>(partial) + std::int64_t{tile} * channels;
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    if (channel + i < channels) partial[std::int64_t{tile} * channels + channel + i] = v.at[i];
+    if (channel + i < channels) row[channel + i] = {a.at[i], b.at[i]};
   }
+}
+/// Reads those of a channel.
+inline __device__ Floats<2> load_pair(const float* partial, unsigned tile, int channel,
+                                      int channels) {
+  return grouped<2>(partial)[std::int64_t{tile} * channels + channel];
 }
 
 /// Half of the channels, the first or the last.
@@ -61,6 +68,29 @@ struct Moments {
     }
     count = both;
   }
+  /// Several at once, with one division: the mean of all, then the squared distances from it.
+  template <int N>
+  __device__ void merge(const Moments (&few)[N]) {
+    float all = count;
+#pragma unroll
+    for (int j = 0; j < N; ++j) all += few[j].count;
+    const float share = all > 0 ? 1 / all : 0;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      float sum = 0;
+#pragma unroll
+      for (int j = 0; j < N; ++j) sum += few[j].count * (few[j].mean.at[i] - mean.at[i]);
+      const float moved = sum * share;
+      mean.at[i] += moved;
+      m2.at[i] += count * moved * moved;
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const float distance = few[j].mean.at[i] - mean.at[i];
+        m2.at[i] += few[j].m2.at[i] + few[j].count * distance * distance;
+      }
+    }
+    count = all;
+  }
   /// Two of the channels, from `first` on, become b's; of how many rows, set_rows() says of all.
   __device__ void put(int first, const Moments<2>& b) {
 #pragma unroll
@@ -77,16 +107,16 @@ struct Moments {
     return {__shfl_xor_sync(0xFFFFFFFF, count, apart), cuda::of_lane(mean, apart),
             cuda::of_lane(m2, apart)};
   }
-  /// As those of a tile, to partial [count, mean, m2][tiles][channels].
+  /// As those of a tile, to partial; the count once, with channel 0.
   __device__ void store(float* partial, unsigned tile, unsigned tiles, int channel,
                         int channels) const {
-    const std::int64_t plane = std::int64_t{tiles} * channels;
-    Floats<V> counts;
-#pragma unroll
-    for (int i = 0; i < V; ++i) counts.at[i] = count;
-    store_channels(partial, tile, channel, channels, counts);
-    store_channels(partial + plane, tile, channel, channels, mean);
-    store_channels(partial + 2 * plane, tile, channel, channels, m2);
+    store_pairs(partial, tile, channel, channels, mean, m2);
+    if (channel == 0) partial[2 * std::int64_t{tiles} * channels + tile] = count;
+  }
+  static __device__ Moments<1> load(const float* partial, unsigned tile, unsigned tiles,
+                                    int channel, int channels) {
+    const Floats<2> pair = load_pair(partial, tile, channel, channels);
+    return {partial[2 * std::int64_t{tiles} * channels + tile], {pair.at[0]}, {pair.at[1]}};
   }
 };
 
@@ -109,6 +139,11 @@ struct GradientSums {
       dy_x.at[i] += b.dy_x.at[i];
     }
   }
+  template <int N>
+  __device__ void merge(const GradientSums (&few)[N]) {
+#pragma unroll
+    for (int j = 0; j < N; ++j) merge(few[j]);
+  }
   __device__ void put(int first, const GradientSums<2>& b) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -123,11 +158,14 @@ struct GradientSums {
   __device__ GradientSums of_lane(int apart) const {
     return {cuda::of_lane(dy, apart), cuda::of_lane(dy_x, apart)};
   }
-  /// As those of a tile, to partial [dy, dy_x][tiles][channels].
-  __device__ void store(float* partial, unsigned tile, unsigned tiles, int channel,
-                        int channels) const {
-    store_channels(partial, tile, channel, channels, dy);
-    store_channels(partial + std::int64_t{tiles} * channels, tile, channel, channels, dy_x);
+  /// As those of a tile, to partial.
+  __device__ void store(float* partial, unsigned tile, unsigned, int channel, int channels) const {
+    store_pairs(partial, tile, channel, channels, dy, dy_x);
+  }
+  static __device__ GradientSums<1> load(const float* partial, unsigned tile, unsigned, int channel,
+                                         int channels) {
+    const Floats<2> pair = load_pair(partial, tile, channel, channels);
+    return {{pair.at[0]}, {pair.at[1]}};
   }
 };
 
@@ -146,22 +184,6 @@ __device__ void merge_rows(T& mine, T* column, int row, int rows, int pitch) {
     }
     left = half;
   }
-}
-
-// Merge the tiles, in their order, for each channel. Defined in batch_norm.cu.
-
-/// partial [count, mean, m2][tiles][channels] -> mean, variance [channels].
-void merge_moments(const float* partial, unsigned tiles, int channels, float* mean, float* variance,
-                   Context&);
-/// partial [dy, dy_x][tiles][channels] -> dgamma, dbeta [channels].
-void merge_gradient_sums(const float* partial, unsigned tiles, int channels, const float* variance,
-                         float epsilon, float* dgamma, float* dbeta, Context&);
-
-inline std::size_t moments_bytes(unsigned tiles, int channels) {
-  return 3 * sizeof(float) * std::size_t{tiles} * static_cast<std::size_t>(channels);
-}
-inline std::size_t gradient_sums_bytes(unsigned tiles, int channels) {
-  return 2 * sizeof(float) * std::size_t{tiles} * static_cast<std::size_t>(channels);
 }
 
 }  // namespace wrn::cuda

@@ -6,6 +6,7 @@
 #include "catch.h"
 #include "compare.h"
 #include "device_array.h"
+#include "kernels/channel_sums.h"
 #include "kernels/kernels.h"
 
 using namespace wrn;
@@ -222,6 +223,69 @@ TEMPLATE_TEST_CASE("a NaN spoils its channel in batch norm, and no other", "", f
         REQUIRE(std::isnan(f.y[i]));
       } else {
         REQUIRE(f.y[i] == clean.y[i]);
+      }
+    }
+  }
+}
+
+/// A thread takes eight tiles at a time, a block has up to 128 rows of threads, and four channels:
+/// numbers around these. Some tiles are of no rows.
+TEST_CASE("batch norm's partial sums are merged, whatever their number") {
+  Context context(Device::kCuda);
+  for (const unsigned tiles : {1U, 7U, 8U, 9U, 17U, 1023U, 1024U, 1025U, 2049U}) {
+    for (const int channels : {1, 4, 5}) {
+      for (const float center : {0.0F, 1000.0F}) {
+        INFO(tiles << " tiles, " << channels << " channels, means about " << center);
+        const auto width = static_cast<std::size_t>(channels), size = tiles * width;
+        std::vector<float> counts, pairs;  // pairs: mean, m2
+        const std::vector<float> means = random_floats(size, 1, center),
+                                 m2 = random_floats(size, 2);
+        for (std::size_t t = 0; t < tiles; ++t) {
+          counts.push_back(t % 4 == 1 ? 0.0F : static_cast<float>(1 + t * 37 % 256));
+          for (std::size_t i = t * width; i < (t + 1) * width; ++i) {
+            pairs.push_back(counts[t] > 0 ? means[i] : 0);
+            pairs.push_back(counts[t] * std::abs(m2[i]));
+          }
+        }
+        double rows = 0;
+        for (const float count : counts) rows += count;
+        Values mean(width), variance(width), mean_allowed(width), variance_allowed(width);
+        for (std::size_t i = 0; i < size; ++i) {
+          mean[i % width] += double{counts[i / width]} * pairs[2 * i] / rows;
+        }
+        for (std::size_t i = 0; i < size; ++i) {
+          const double distance = pairs[2 * i] - mean[i % width];
+          variance[i % width] +=
+              (pairs[2 * i + 1] + counts[i / width] * distance * distance) / rows;
+        }
+        for (std::size_t c = 0; c < width; ++c) {
+          const double deviation = std::sqrt(variance[c]);
+          mean_allowed[c] = kFew * (std::abs(mean[c]) + deviation);
+          variance_allowed[c] = kFew * (variance[c] + std::abs(mean[c]) * deviation);
+        }
+        std::vector<float> moments = pairs;
+        moments.insert(moments.end(), counts.begin(), counts.end());
+        REQUIRE(moments.size() * sizeof(float) == cuda::moments_bytes(tiles, channels));
+        const DeviceArray<float> partial(moments), got_mean(width), got_variance(width);
+        cuda::merge_moments(partial, tiles, channels, got_mean, got_variance, context);
+        CHECK(mismatch(got_mean.read(), mean, mean_allowed) == "");
+        CHECK(mismatch(got_variance.read(), variance, variance_allowed) == "");
+
+        REQUIRE(pairs.size() * sizeof(float) == cuda::gradient_sums_bytes(tiles, channels));
+        Values dbeta(width), dgamma(width), of_beta(width), of_gamma(width);
+        const std::vector<float> spread = to_float(variance);
+        for (std::size_t i = 0; i < size; ++i) {
+          const double r = 1 / std::sqrt(double{spread[i % width]} + kEpsilon);
+          dbeta[i % width] += pairs[2 * i];
+          dgamma[i % width] += pairs[2 * i + 1] * r;
+          of_beta[i % width] += kFew * std::abs(pairs[2 * i]);
+          of_gamma[i % width] += kFew * std::abs(pairs[2 * i + 1] * r);
+        }
+        const DeviceArray<float> sums(pairs), given(spread), got_dgamma(width), got_dbeta(width);
+        cuda::merge_gradient_sums(sums, tiles, channels, given, kEpsilon, got_dgamma, got_dbeta,
+                                  context);
+        CHECK(mismatch(got_dbeta.read(), dbeta, of_beta) == "");
+        CHECK(mismatch(got_dgamma.read(), dgamma, of_gamma) == "");
       }
     }
   }

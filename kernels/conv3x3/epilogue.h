@@ -2,7 +2,7 @@
 // with its elements, and with their columns' sums. D is [pixels, columns], an image, and so is
 // every tensor here where nothing else is said. epilogue.cuh is the device's side.
 //
-// The sums are of a tile's rows, in `partial` (channel_sums.cuh): the version's *_tiles() says how
+// The sums are of a tile's rows, in `partial` (channel_sums.h): the version's *_tiles() says how
 // many tiles there are, and whoever launched it merges them.
 #pragma once
 
@@ -13,15 +13,14 @@ namespace wrn::cuda {
 /// D is stored as it is.
 struct Plain {};
 
-/// D + addend is stored, and the Moments of what is stored are summed: partial [3][tiles][columns].
+/// D + addend is stored, and the Moments of what is stored are summed.
 template <typename T>
 struct WithMoments {
   const T* addend;  // or null
   float* partial;
 };
 
-/// mask ? D scale : 0 is stored, d, and the GradientSums of d and x are summed: partial
-/// [2][tiles][columns].
+/// mask ? D scale : 0 is stored, d, and the GradientSums of d and x are summed.
 template <typename T>
 struct ThroughRelu {
   const std::uint8_t* mask;  // a bit an element, [pixels][ceil(columns / 8)] bytes

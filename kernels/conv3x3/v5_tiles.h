@@ -144,11 +144,10 @@ inline unsigned sum_tiles(ConvProduct product, const ConvShape& s, int multiproc
   return static_cast<unsigned>(parts * divide_up(pixels, rows) * kConsumers);
 }
 
-/// Bytes of these sums, written and read again: three numbers a tile and column of fprop, two of
-/// dgrad.
+/// Bytes of these sums, written and read again: two numbers a tile and column.
 inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, int multiprocessors) {
-  const std::int64_t numbers = product == ConvProduct::kFprop ? 3 * s.k : 2 * s.c;
-  return 2 * numbers * 4 * sum_tiles(product, s, multiprocessors);
+  const std::int64_t columns = product == ConvProduct::kFprop ? s.k : s.c;
+  return 2 * 2 * columns * 4 * sum_tiles(product, s, multiprocessors);
 }
 
 // --- wgrad -------------------------------------------------------------------------------------
