@@ -156,6 +156,25 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   CHECK(cuda::v5::partial_traffic(inner, kSms) == 2 * std::int64_t{plan.parts} * 160 * 9 * 160 * 4);
 }
 
+TEST_CASE("merging the sums of an epilogue takes its time, and their tiles' rounds") {
+  const std::optional<Ceilings> h100 = measured_ceilings(Precision::kBf16);
+  REQUIRE(h100);
+  const auto added = [&](ConvProduct product, int batch) {
+    Step step;
+    step.conv = {product, {batch, 32, 32, 160, 160, 3, 1}};
+    const double without = model_seconds(step, *h100);
+    step.conv->sums_columns = true;
+    return model_seconds(step, *h100) - without;
+  };
+  // 512 tiles of 256 x 160 at batch 128, of two consumers each; one image more are more than 1024.
+  for (const ConvProduct product : {ConvProduct::kFprop, ConvProduct::kDgrad}) {
+    CHECK(added(product, 128) == Approx(1e-6 + 2250 / 1.7e9));
+    CHECK(added(product, 129) == Approx(1e-6 + 3450 / 1.7e9));
+    CHECK(cuda::v5::sums_traffic(product, {128, 32, 32, 160, 160, 3, 1}, h100->multiprocessors) ==
+          std::int64_t{2} * 1024 * 160 * 2 * 4);
+  }
+}
+
 TEST_CASE("the modelled step of WRN-28-10, fused and op by op") {
   const std::optional<Ceilings> h100 = measured_ceilings(Precision::kBf16);
   REQUIRE(h100);
