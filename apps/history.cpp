@@ -18,9 +18,15 @@ double number(const json& line, const std::string& key) {
   return std::abs(value) <= FLT_MAX ? value : NAN;
 }
 
-int int_within(int least, int most, const json& line, const std::string& key, int otherwise) {
+std::int64_t whole_within(std::int64_t least, std::int64_t most, const json& line,
+                          const std::string& key, std::int64_t otherwise) {
   const double value = number(line, key);
-  return value >= least && value <= most ? static_cast<int>(value) : otherwise;
+  const bool within = value >= static_cast<double>(least) && value <= static_cast<double>(most);
+  return within && value == std::floor(value) ? static_cast<std::int64_t>(value) : otherwise;
+}
+
+int int_within(int least, int most, const json& line, const std::string& key, int otherwise) {
+  return static_cast<int>(whole_within(least, most, line, key, otherwise));
 }
 
 std::vector<double> finite_column(const History& metrics, const std::string& key) {

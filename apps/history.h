@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -14,7 +15,10 @@ using History = std::vector<nlohmann::json>;  // metrics.jsonl
 
 /// NaN for what is missing, null, or past what a float holds: a diverged run gives any of them.
 double number(const nlohmann::json& line, const std::string& key);
-/// The number as an int where it lies from `least` to `most`, else `otherwise`.
+/// The number where it is whole and lies from `least` to `most`, else `otherwise`: json's own
+/// conversion is not defined for all. `most` is at most 2^53, up to which a double has them all.
+std::int64_t whole_within(std::int64_t least, std::int64_t most, const nlohmann::json& line,
+                          const std::string& key, std::int64_t otherwise);
 int int_within(int least, int most, const nlohmann::json& line, const std::string& key,
                int otherwise);
 std::vector<double> finite_column(const History&, const std::string& key);

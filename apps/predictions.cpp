@@ -1,10 +1,12 @@
 #include "apps/predictions.h"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "apps/history.h"
 #include "engine/safetensors.h"
 #include "kernels/error.h"
 
@@ -85,11 +87,13 @@ Predictions read_predictions(const std::filesystem::path& path) {
   if (text("format") != kFormat) broken("holds no predictions that this wrn_report can read");
   Predictions p;
   try {
-    p.epoch = nlohmann::json::parse(text("epoch")).get<int>();
+    p.epoch =
+        int_within(0, INT_MAX, {{"epoch", nlohmann::json::parse(text("epoch"))}}, "epoch", -1);
     p.class_names = nlohmann::json::parse(text("class_names")).get<std::vector<std::string>>();
   } catch (const nlohmann::json::exception&) {
     broken("its metadata cannot be read");
   }
+  if (p.epoch < 0) broken("its epoch is none that a run has");
   const auto get = [&]<typename T>(const char* name, std::vector<T>& values) {
     const std::span<const T> from = file.at(name).as<T>();
     values.assign(from.begin(), from.end());

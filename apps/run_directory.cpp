@@ -1,7 +1,10 @@
 #include "apps/run_directory.h"
 
+#include <algorithm>
+#include <climits>
 #include <cmath>
 
+#include "apps/history.h"
 #include "apps/report.h"
 #include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
@@ -26,16 +29,41 @@ nlohmann::json to_json(const Position& p) {
           {"images", p.sums.images}};
 }
 
+/// The count, -1 where it is none.
+std::int64_t count_of(const nlohmann::json& j, const char* key) {
+  return whole_within(0, std::int64_t{1} << 53, j, key, -1);
+}
+
+/// Settings that json converts without loss: it would truncate a fraction, wrap a number around,
+/// and that of one as 2e32 is not defined.
+std::optional<Settings> exact_settings(const nlohmann::json& given) {
+  const auto is_float = [](const nlohmann::json& value) { return value.is_number_float(); };
+  const nlohmann::json usual_settings = Settings();
+  for (const auto& [key, usual] : usual_settings.items()) {
+    const nlohmann::json& value = given.at(key);
+    const bool has_float =
+        is_float(value) || (value.is_array() && std::any_of(value.begin(), value.end(), is_float));
+    const bool negative = usual.is_number_unsigned() && !value.is_number_unsigned();
+    if ((has_float && !is_float(usual)) || negative) return std::nullopt;
+  }
+  const Settings settings = given.get<Settings>();
+  const nlohmann::json read = settings;
+  for (const auto& [key, value] : read.items()) {
+    if (value != given.at(key)) return std::nullopt;
+  }
+  return settings;
+}
+
 Position position_of(const nlohmann::json& j) {
   Position p;
-  p.epoch = j.at("epoch").get<int>();
-  p.step = j.at("step").get<std::int64_t>();
+  p.epoch = int_within(0, INT_MAX, j, "epoch", -1);
+  p.step = count_of(j, "step");
   p.seconds = j.at("seconds").get<double>();
   p.training_seconds = j.at("training_seconds").get<double>();
   p.sums.loss_sum = j.at("loss_sum").get<double>();
-  p.sums.wrong = j.at("wrong").get<std::int64_t>();
-  p.sums.wrong_top5 = j.value("wrong_top5", std::int64_t{0});
-  p.sums.images = j.at("images").get<std::int64_t>();
+  p.sums.wrong = count_of(j, "wrong");
+  p.sums.wrong_top5 = j.contains("wrong_top5") ? count_of(j, "wrong_top5") : 0;
+  p.sums.images = count_of(j, "images");
   return p;
 }
 
@@ -84,8 +112,12 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     for (const auto& [key, value] : later.items()) {
       if (!settings.contains(key)) settings[key] = value;
     }
-    c.settings = settings.get<Settings>();
-    c.classes = parsed("classes").get<int>();
+    const std::optional<Settings> exact = exact_settings(settings);
+    c.settings = exact.value_or(Settings());
+    const nlohmann::json counts = {{"classes", parsed("classes")},
+                                   {"steps_per_epoch", parsed("steps_per_epoch")}};
+    c.classes = int_within(0, INT_MAX, counts, "classes", -1);
+    c.steps_per_epoch = count_of(counts, "steps_per_epoch");
     c.class_names = parsed("class_names").get<std::vector<std::string>>();
     for (std::size_t i = 0; i < 3; ++i) {
       c.normalisation.mean[i] = parsed("mean").at(i).get<float>();
@@ -101,14 +133,16 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     }
     c.data_checksum = text("data_checksum");
     c.position = position_of(parsed("position"));
-    c.steps_per_epoch = parsed("steps_per_epoch").get<std::int64_t>();
     const nlohmann::json best = parsed("best");
-    c.best = {best.at("error").get<double>(), best.at("epoch").get<int>(),
+    c.best = {best.at("error").get<double>(), int_within(0, INT_MAX, best, "epoch", -1),
               best.at("split").get<std::string>()};
     c.metrics = parsed("metrics").get<std::vector<nlohmann::json>>();
     const Settings& s = c.settings;
-    if (s.epochs < 1 || s.batch_size < 1 || s.save_every < 1 || s.threads < 0 || s.threads > 1024 ||
-        c.position.epoch < 0 || c.position.step < 0 || c.steps_per_epoch < 0) {
+    const Metrics& sums = c.position.sums;
+    if (!exact || s.epochs < 1 || s.batch_size < 1 || s.save_every < 1 || s.threads < 0 ||
+        s.threads > 1024 || c.classes < 0 || c.position.epoch < 0 || c.position.step < 0 ||
+        sums.wrong < 0 || sums.wrong_top5 < 0 || sums.images < 0 || c.steps_per_epoch < 0 ||
+        c.best.epoch < 0) {
       fail("{}: its metadata has numbers that no run has", file.file.string());
     }
     return c;

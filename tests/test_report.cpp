@@ -379,6 +379,13 @@ TEST_CASE("predictions go through their file") {
 
   wrn::write_predictions(path, p);
   wrn::Safetensors file = wrn::read_safetensors(path);
+  for (const char* epoch : {"2e32", "4294967297", "7.5", "-1", "null"}) {
+    INFO(epoch);
+    wrn::Safetensors changed = file;
+    changed.metadata["epoch"] = epoch;
+    wrn::write_safetensors(path, changed);
+    REQUIRE(has(fault(), "its epoch is none that a run has"));
+  }
   for (auto& [name, entry] : file.tensors) {
     if (name != "labels") continue;
     entry = wrn::SafetensorsEntry::make<std::uint8_t>({49}, std::span(p.labels).first(49));

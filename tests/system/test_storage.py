@@ -65,11 +65,19 @@ class TestDamagedCheckpoint(AfterGoodRun):
                 ("settings", "batch_size", 0), ("settings", "batch_size", "x"),
                 ("settings", "batch_size", -1), ("settings", "epochs", 0),
                 ("settings", "save_every", 0), ("settings", "threads", -1),
-                ("settings", "threads", 10**6),
-                ("position", "epoch", -1), ("position", "step", -1), ("position", "step", None)]:
+                ("settings", "threads", 10**6), ("settings", "epochs", 2e32),
+                ("settings", "epochs", 2**32 + 1), ("settings", "epochs", 2.5),
+                ("settings", "limit_train", 2e32), ("settings", "lr_drops", [1, 2e32]),
+                ("settings", "seed", -1), ("settings", "seed", 2e32),
+                ("position", "epoch", -1), ("position", "epoch", 2e32),
+                ("position", "epoch", 2**32), ("position", "epoch", 0.5),
+                ("position", "step", -1), ("position", "step", None), ("position", "step", 2e32),
+                ("position", "images", 2e32), ("best", "epoch", 2e32)]:
             with self.subTest(f"{key} {name} {value}"):
                 self.refuse(self.with_metadata(key, lambda old: {**old, name: value}))
         self.refuse(self.with_metadata("steps_per_epoch", lambda old: -old))
+        self.refuse(self.with_metadata("steps_per_epoch", lambda old: 2e32))
+        self.refuse(self.with_metadata("classes", lambda old: 2e32))
         self.refuse(self.with_metadata("settings", lambda old: []))
         self.refuse(self.with_metadata("metrics", lambda old: 1))
 
