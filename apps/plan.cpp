@@ -76,18 +76,19 @@ std::optional<Ceilings> measured_ceilings(Precision precision) {
 double model_seconds(const Step& step, const Ceilings& ceilings) {
   auto macs = static_cast<double>(step.macs), bytes = static_cast<double>(step.bytes());
   double merge = 0;
-  if (ceilings.multiprocessors > 0 && step.conv && cuda::v5::takes(step.conv->shape) &&
+  const cuda::Target target{ceilings.multiprocessors,
+                            cuda::measured_choices(ceilings.multiprocessors)};
+  if (target.multiprocessors > 0 && step.conv &&
+      cuda::v5::is_chosen(step.conv->product, step.conv->shape, target) &&
       cuda::v5::takes(step.conv->projection.value_or(step.conv->shape))) {
     const auto& [product, shape, sums_columns, projection] = *step.conv;
-    macs = static_cast<double>(
-        cuda::v5::executed_macs(product, shape, ceilings.multiprocessors, projection));
+    macs = static_cast<double>(cuda::v5::executed_macs(product, shape, target, projection));
     if (product == ConvProduct::kWgrad) {
-      bytes += static_cast<double>(cuda::v5::partial_traffic(shape, ceilings.multiprocessors));
+      bytes += static_cast<double>(cuda::v5::partial_traffic(shape, target));
     }
     if (sums_columns) {
-      bytes +=
-          static_cast<double>(cuda::v5::sums_traffic(product, shape, ceilings.multiprocessors));
-      merge = merge_seconds(cuda::v5::sum_tiles(product, shape, ceilings.multiprocessors));
+      bytes += static_cast<double>(cuda::v5::sums_traffic(product, shape, target));
+      merge = merge_seconds(cuda::v5::sum_tiles(product, shape, target));
     }
   }
   return std::max(2 * macs / ceilings.flops, bytes / ceilings.bytes) + merge;

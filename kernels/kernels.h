@@ -4,6 +4,7 @@
 // fused.h lists what only CUDA has.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 
@@ -27,6 +28,7 @@ struct ConvShape {
   constexpr std::int64_t w_size() const { return std::int64_t{k} * r * r * c; }
   /// Multiply-adds of one direction, those with the zero padding counted.
   constexpr std::int64_t macs() const { return y_size() * r * r * c; }
+  auto operator<=>(const ConvShape&) const = default;
 };
 
 /// What a convolution computes of x, w and y: y, the gradient of x, or that of w.

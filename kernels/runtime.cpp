@@ -98,7 +98,11 @@ Staging::Staging() {
   }
 }
 
-Runtime::Runtime() : device(properties()), stream(make_stream()), blas(stream.get()) {}
+Runtime::Runtime()
+    : device(properties()),
+      choices(measured_choices(device.multiProcessorCount)),
+      stream(make_stream()),
+      blas(stream.get()) {}
 
 void upload(void* device, const void* host, std::size_t bytes, Context& context) {
   WRN_CHECK(bytes <= kUploadBytes, "an upload of {} bytes", bytes);

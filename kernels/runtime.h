@@ -10,6 +10,7 @@
 
 #include "kernels/blas.h"
 #include "kernels/context.h"
+#include "kernels/conv3x3/choices.h"
 #include "kernels/error.h"
 #include "kernels/kernels.h"
 #include "kernels/memory.h"
@@ -66,7 +67,11 @@ struct Staging {
 /// What a Context on CUDA holds.
 struct Runtime {
   Runtime();
+  /// What convolutions are cut into tiles for.
+  Target target() const { return {device.multiProcessorCount, choices}; }
+
   cudaDeviceProp device;
+  std::span<const Choice> choices;  // measured on GPUs like this one
   Stream stream;
   Staging staging;
   Blas blas;

@@ -439,6 +439,24 @@ TEST_CASE("so are v5's fprop and dgrad") {
   }
 }
 
+TEST_CASE("so are they as they were chosen, v4's or v5's, in tiles of any width") {
+  Context context(Device::kCuda, 0, Precision::kBf16);
+  const ConvShape s{3, 8, 8, 160, 40, 1, 1};
+  if (!cuda::v5::supports(s, context)) {
+    WARN("skipped: not compute capability 9.0");
+    return;
+  }
+  const int multiprocessors = context.runtime().target().multiprocessors;
+  for (const auto product : {ConvProduct::kFprop, ConvProduct::kDgrad}) {
+    for (const cuda::Choice& choice : cuda::candidates(product, s, multiprocessors)) {
+      INFO("v" << choice.version << ", " << choice.columns << " columns");
+      context.runtime().choices = {&choice, 1};
+      if (product == ConvProduct::kFprop) check_fprop<bf16>(s, beside_fprop(s, 0, false), context);
+      if (product == ConvProduct::kDgrad) check_dgrad<bf16>(s, beside_dgrad(s, 0, false), context);
+    }
+  }
+}
+
 TEST_CASE("what v5 cannot take on a Hopper v4 does, and v5 itself refuses it") {
   Context context(Device::kCuda, 0, Precision::kBf16);
   const ConvShape s{2, 8, 8, 32, 24, 3, 1};
@@ -469,8 +487,8 @@ TEST_CASE("what v5 cannot take on a Hopper v4 does, and v5 itself refuses it") {
 TEST_CASE("v5's shapes take every width of tile both ways") {
   std::set<int> widths[2];
   for (const ConvShape& s : kHopperShapes) {
-    widths[0].insert(cuda::v5::gather_columns(ConvProduct::kFprop, s, 1));
-    widths[1].insert(cuda::v5::gather_columns(ConvProduct::kDgrad, s, 1));
+    widths[0].insert(cuda::v5::gather_columns(ConvProduct::kFprop, s, {1}));
+    widths[1].insert(cuda::v5::gather_columns(ConvProduct::kDgrad, s, {1}));
   }
   std::set<int> all(cuda::v5::kWidths.begin(), cuda::v5::kWidths.end());
   CHECK(widths[0] == all);

@@ -60,21 +60,31 @@ struct Problem {
   Values expected, magnitudes;
 };
 
-std::vector<float> run(const Problem& problem, Context& context) {
+/// What computes the three directions.
+struct Launchers {
+  cuda::TypedConvLauncher<bf16, bf16>*fprop, *dgrad;
+  cuda::TypedConvLauncher<bf16, float>* wgrad;
+  cuda::ConvWorkspace* wgrad_workspace;
+};
+constexpr Launchers kV4{cuda::v4::fprop, cuda::v4::dgrad, cuda::v4::wgrad,
+                        cuda::v4::wgrad_workspace};
+constexpr Launchers kV5{cuda::v5::fprop, cuda::v5::dgrad, cuda::v5::wgrad,
+                        cuda::v5::wgrad_workspace};
+constexpr Launchers kProgram{cuda::conv_fprop<bf16>, cuda::conv_dgrad<bf16>, cuda::conv_wgrad<bf16>,
+                             cuda::conv_wgrad_workspace};
+
+std::vector<float> run(const Problem& problem, const Launchers& launchers, Context& context) {
   const DeviceArray<bf16> a(problem.input[0]), b(problem.input[1]);
   const std::size_t size = problem.expected.size();
   if (problem.direction == Direction::kWgrad) {
     const DeviceArray<float> dw(size);
-    const Workspace workspace(cuda::v5::wgrad_workspace(problem.shape, context), context);
-    cuda::v5::wgrad(a, b, dw, problem.shape, context);
+    const Workspace workspace(launchers.wgrad_workspace(problem.shape, context), context);
+    launchers.wgrad(a, b, dw, problem.shape, context);
     return dw.read();
   }
   const DeviceArray<bf16> out(size);
-  if (problem.direction == Direction::kFprop) {
-    cuda::v5::fprop(a, b, out, problem.shape, context);
-  } else {
-    cuda::v5::dgrad(a, b, out, problem.shape, context);
-  }
+  const bool forward = problem.direction == Direction::kFprop;
+  (forward ? launchers.fprop : launchers.dgrad)(a, b, out, problem.shape, context);
   std::vector<float> result;
   for (const bf16 value : out.read()) result.push_back(to_float(value));
   return result;
@@ -112,7 +122,7 @@ std::vector<float> run_with(const Problem& problem, [[maybe_unused]] unsigned se
 #endif
   Context context(Device::kCuda);
   context.runtime().device.multiProcessorCount = multiprocessors;
-  return run(problem, context);
+  return run(problem, kV5, context);
 }
 
 bool is_hopper() {
@@ -146,6 +156,40 @@ void check_all(Direction direction) {
 TEST_CASE("v5's fprop is right, and the same with every seed") { check_all(Direction::kFprop); }
 TEST_CASE("v5's dgrad is right, and the same with every seed") { check_all(Direction::kDgrad); }
 TEST_CASE("v5's wgrad is right, and the same with every seed") { check_all(Direction::kWgrad); }
+
+TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in any tiles") {
+  if (!is_hopper()) {
+    WARN("skipped: not compute capability 9.0");
+    return;
+  }
+  Context context(Device::kCuda, 0, Precision::kBf16);
+  const int multiprocessors = context.runtime().target().multiprocessors;
+  const std::pair<Direction, ConvProduct> products[] = {{Direction::kFprop, ConvProduct::kFprop},
+                                                        {Direction::kDgrad, ConvProduct::kDgrad},
+                                                        {Direction::kWgrad, ConvProduct::kWgrad}};
+  for (const ConvShape& s : {ConvShape{5, 8, 8, 160, 64, 1, 1}, {3, 16, 16, 24, 40, 3, 2}}) {
+    for (const auto& [direction, product] : products) {
+      const Problem problem(direction, s);
+      context.runtime().choices = {};
+      const std::vector<float> by_v4 = run(problem, kV4, context);
+      // Where the two versions can be told apart.
+      const bool differ = run(problem, kV5, context) != by_v4;
+      const std::vector<cuda::Choice> all = cuda::candidates(product, s, multiprocessors);
+      REQUIRE(all.size() > 3);
+      for (const cuda::Choice& choice : all) {
+        INFO(name(direction) << " c=" << s.c << ": v" << choice.version << ", " << choice.columns
+                             << " columns, " << choice.parts << " parts");
+        context.runtime().choices = {&choice, 1};
+        const std::vector<float> got = run(problem, kProgram, context);
+        check(got, problem);
+        if (differ) CHECK((got == by_v4) == (choice.version == 4));
+      }
+      const cuda::Choice impossible{product, s, 5, 96, 1};
+      context.runtime().choices = {&impossible, 1};
+      CHECK_THROWS_AS(run(problem, kProgram, context), Error);
+    }
+  }
+}
 
 TEST_CASE("where no tap sees an image, dgrad is 0, whatever dy is") {
   if (!is_hopper()) return;
@@ -181,9 +225,9 @@ TEST_CASE("v5 refuses what it cannot do") {
 TEST_CASE("the shapes take every width of tile in every direction") {
   std::set<int> widths[3];
   for (const ConvShape& s : kShapes) {
-    widths[0].insert(cuda::v5::gather_columns(ConvProduct::kFprop, s, 1));
-    widths[1].insert(cuda::v5::gather_columns(ConvProduct::kDgrad, s, 1));
-    widths[2].insert(cuda::v5::wgrad_plan(s, 1).columns);
+    widths[0].insert(cuda::v5::gather_columns(ConvProduct::kFprop, s, {1}));
+    widths[1].insert(cuda::v5::gather_columns(ConvProduct::kDgrad, s, {1}));
+    widths[2].insert(cuda::v5::wgrad_plan(s, {1}).columns);
   }
   std::set<int> all(cuda::v5::kWidths.begin(), cuda::v5::kWidths.end());
   CHECK(widths[0] == all);

@@ -110,7 +110,7 @@ TEST_CASE("a projection is read and written as a part of its neighbours") {
 TEST_CASE("convolutions are modelled in whole tiles and waves") {
   constexpr int kSms = 132;
   const auto waste = [](ConvProduct product, const ConvShape& shape) {
-    return static_cast<double>(cuda::v5::executed_macs(product, shape, kSms)) /
+    return static_cast<double>(cuda::v5::executed_macs(product, shape, {kSms})) /
            static_cast<double>(shape.macs());
   };
   // 131,072 pixels are 512 tiles of 256 x 160, which fit: in four waves there is room for 528.
@@ -121,29 +121,29 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   // last one half empty, and these one tile of 256 x 16.
   CHECK_FALSE(cuda::v5::takes({1, 15, 15, 16, 16, 3, 1}));
   CHECK(cuda::v5::takes({1, 14, 16, 16, 16, 3, 1}));
-  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 14, 16, 16, 16, 3, 1}, 1) ==
+  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 14, 16, 16, 16, 3, 1}, {1}) ==
         256 * 16 * 16 * 9);
   // 24 channels are a box of 32.
-  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 16, 16, 24, 16, 3, 1}, 1) ==
+  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 16, 16, 24, 16, 3, 1}, {1}) ==
         256 * 16 * 32 * 9);
   // The phases of stride 2 meet 4, 2, 2 and 1 taps; on one multiprocessor they come to the same.
   const ConvShape strided{4, 32, 32, 16, 16, 3, 2};
-  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 1) == strided.macs());
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, {1}) == strided.macs());
   // On four, each has one tile of each phase: the busiest is no busier.
-  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 4) == strided.macs());
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, {4}) == strided.macs());
   // On 16, one has nothing but a tile of four taps.
-  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 16) ==
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, {16}) ==
         std::int64_t{16} * 256 * 16 * 16 * 4);
   // A projection of 24 channels is a slice of two steps more; in dgrad, with stride 2, only the
   // last phase has one, of two steps with 32 filters.
-  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 16, 16, 24, 16, 3, 1}, 1,
+  CHECK(cuda::v5::executed_macs(ConvProduct::kFprop, {1, 16, 16, 24, 16, 3, 1}, {1},
                                 ConvShape{1, 16, 16, 24, 16, 1, 1}) == 256 * 16 * (32 * 9 + 32));
-  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, 1,
+  CHECK(cuda::v5::executed_macs(ConvProduct::kDgrad, strided, {1},
                                 ConvShape{4, 32, 32, 16, 32, 1, 2}) ==
         strided.macs() + std::int64_t{4} * 16 * 16 * 16 * 32);
   // wgrad: 1440 x 160 are six tiles of 256 x 160, the last one cut; the blocks of pixels come in
   // parts.
-  const cuda::v5::WgradPlan plan = cuda::v5::wgrad_plan(inner, kSms);
+  const cuda::v5::WgradPlan plan = cuda::v5::wgrad_plan(inner, {kSms});
   CHECK(plan.columns == 160);
   CHECK(plan.row_tiles == 6);
   CHECK(plan.column_tiles == 1);
@@ -152,8 +152,9 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   CHECK(waste(ConvProduct::kWgrad, inner) < 1.15);
   // 5760 x 640 of long depth: 92 tiles of 256 x 160 would leave 40 of 132 idle, 115 of 256 x
   // 128 17.
-  CHECK(cuda::v5::wgrad_plan({128, 8, 8, 640, 640, 3, 1}, kSms).columns == 128);
-  CHECK(cuda::v5::partial_traffic(inner, kSms) == 2 * std::int64_t{plan.parts} * 160 * 9 * 160 * 4);
+  CHECK(cuda::v5::wgrad_plan({128, 8, 8, 640, 640, 3, 1}, {kSms}).columns == 128);
+  CHECK(cuda::v5::partial_traffic(inner, {kSms}) ==
+        2 * std::int64_t{plan.parts} * 160 * 9 * 160 * 4);
 }
 
 TEST_CASE("merging the sums of an epilogue takes its time, and their tiles' rounds") {
@@ -170,7 +171,7 @@ TEST_CASE("merging the sums of an epilogue takes its time, and their tiles' roun
   for (const ConvProduct product : {ConvProduct::kFprop, ConvProduct::kDgrad}) {
     CHECK(added(product, 128) == Approx(1e-6 + 2250 / 1.7e9));
     CHECK(added(product, 129) == Approx(1e-6 + 3450 / 1.7e9));
-    CHECK(cuda::v5::sums_traffic(product, {128, 32, 32, 160, 160, 3, 1}, h100->multiprocessors) ==
+    CHECK(cuda::v5::sums_traffic(product, {128, 32, 32, 160, 160, 3, 1}, {h100->multiprocessors}) ==
           std::int64_t{2} * 1024 * 160 * 2 * 4);
   }
 }

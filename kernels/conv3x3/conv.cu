@@ -3,13 +3,15 @@
 //   fp32   v3, register tiles
 //   tf32   v4, tensor cores, of fp32 images
 //   bf16   of bf16 images v5, Hopper, where the GPU is one and the shape is for it (v5::supports:
-//          channels in multiples of 8, rows that blocks of 64 pixels cut); else v4
+//          channels in multiples of 8, rows that blocks of 64 pixels cut), and v4 has not been
+//          measured to be faster (choices.h); else v4
 //
 // The same with batch norm in their epilogues (fused.h), of which v3 has none.
 #include <algorithm>
 
 #include "kernels/channel_sums.cuh"
 #include "kernels/conv3x3/ladder.h"
+#include "kernels/conv3x3/v5_tiles.h"
 #include "kernels/fused.h"
 
 namespace wrn::cuda {
@@ -18,10 +20,20 @@ namespace {
 /// Whether the tensor cores multiply fp32 images, rounded to tf32.
 bool in_tf32(const Context& context) { return context.precision() == Precision::kTf32; }
 
-/// Whether v5 can take a product of these tensors: v4 does not mind how they are aligned.
+/// Whether v5 is to compute a product: it can, and nothing faster has been measured (choices.h).
+bool is_for_v5(ConvProduct product, const ConvShape& shape, Context& context) {
+  return v5::supports(shape, context) && v5::is_chosen(product, shape, context.runtime().target());
+}
+
+/// The same of these tensors: v4 does not mind how they are aligned.
 template <typename... T>
-bool by_v5(const ConvShape& shape, Context& context, const T*... tensors) {
-  return v5::supports(shape, context) && (aligned16(tensors) && ...);
+bool by_v5(ConvProduct product, const ConvShape& shape, Context& context, const T*... tensors) {
+  return is_for_v5(product, shape, context) && (aligned16(tensors) && ...);
+}
+
+/// Whether v5 can add it, too.
+bool v5_can_add(const Projection<bf16>& p) {
+  return !p.image || (v5::takes(p.shape) && aligned16(p.image) && aligned16(p.w));
 }
 
 /// Of the Contexts that a fused convolution of these Reals is for.
@@ -38,8 +50,8 @@ void conv_fprop(const float* x, const float* w, float* y, const ConvShape& shape
 
 template <>
 void conv_fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& shape, Context& context) {
-  by_v5(shape, context, x, w, y) ? v5::fprop(x, w, y, shape, context)
-                                 : v4::fprop(x, w, y, shape, context);
+  by_v5(ConvProduct::kFprop, shape, context, x, w, y) ? v5::fprop(x, w, y, shape, context)
+                                                      : v4::fprop(x, w, y, shape, context);
 }
 
 template <>
@@ -50,8 +62,8 @@ void conv_dgrad(const float* dy, const float* w, float* dx, const ConvShape& sha
 
 template <>
 void conv_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& shape, Context& context) {
-  by_v5(shape, context, dy, w, dx) ? v5::dgrad(dy, w, dx, shape, context)
-                                   : v4::dgrad(dy, w, dx, shape, context);
+  by_v5(ConvProduct::kDgrad, shape, context, dy, w, dx) ? v5::dgrad(dy, w, dx, shape, context)
+                                                        : v4::dgrad(dy, w, dx, shape, context);
 }
 
 template <>
@@ -65,8 +77,8 @@ template <>
 void conv_wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& shape,
                 Context& context) {
   WRN_CHECK(context.precision() != Precision::kFp32, "wgrad of bf16, and a workspace for fp32's");
-  by_v5(shape, context, x, dy, dw) ? v5::wgrad(x, dy, dw, shape, context)
-                                   : v4::wgrad(x, dy, dw, shape, context);
+  by_v5(ConvProduct::kWgrad, shape, context, x, dy, dw) ? v5::wgrad(x, dy, dw, shape, context)
+                                                        : v4::wgrad(x, dy, dw, shape, context);
 }
 
 template <typename Real>
@@ -81,7 +93,7 @@ void conv_fprop_statistics(const Real* x, const Real* w, const Projection<Real>&
   const WithMoments<Real> epilogue{residual, partial};
   unsigned tiles = 0;
   if constexpr (std::is_same_v<Real, bf16>) {
-    if (by_v5(shape, context, x, w, residual, y) && (!from || by_v5(s, context, from, filters))) {
+    if (by_v5(ConvProduct::kFprop, shape, context, x, w, residual, y) && v5_can_add(projection)) {
       v5::fprop(x, w, projection, y, shape, epilogue, context);
       tiles = v5::fprop_tiles(shape, context);
     }
@@ -108,8 +120,8 @@ void conv_dgrad_activation(const Real* dy, const Real* w, const Projection<Real>
   const ThroughRelu<Real> epilogue{a.mask, 1 / (1 - a.dropout), a.x, a.mean, partial};
   unsigned tiles = 0;
   if constexpr (std::is_same_v<Real, bf16>) {
-    if (by_v5(shape, context, dy, w, a.x, a.mask, d) &&
-        (!from || by_v5(s, context, from, filters))) {
+    if (by_v5(ConvProduct::kDgrad, shape, context, dy, w, a.x, a.mask, d) &&
+        v5_can_add(projection)) {
       v5::dgrad(dy, w, projection, d, shape, epilogue, context);
       tiles = v5::dgrad_tiles(shape, context);
     }
@@ -134,8 +146,9 @@ WRN_FOR(bf16)
 namespace {
 /// Enough for either version, as tensors that are not aligned go to v4.
 template <typename OfV5>
-std::size_t most_bytes(std::size_t of_v4, OfV5 of_v5, const ConvShape& shape, Context& context) {
-  const bool may = context.precision() == Precision::kBf16 && v5::supports(shape, context);
+std::size_t most_bytes(std::size_t of_v4, OfV5 of_v5, ConvProduct product, const ConvShape& shape,
+                       Context& context) {
+  const bool may = context.precision() == Precision::kBf16 && is_for_v5(product, shape, context);
   return may ? std::max(of_v4, of_v5()) : of_v4;
 }
 }  // namespace
@@ -143,13 +156,14 @@ std::size_t most_bytes(std::size_t of_v4, OfV5 of_v5, const ConvShape& shape, Co
 std::size_t conv_fprop_statistics_workspace(const ConvShape& shape, Context& context) {
   return most_bytes(
       moments_bytes(v4::fprop_tiles(shape), shape.k),
-      [&] { return moments_bytes(v5::fprop_tiles(shape, context), shape.k); }, shape, context);
+      [&] { return moments_bytes(v5::fprop_tiles(shape, context), shape.k); }, ConvProduct::kFprop,
+      shape, context);
 }
 std::size_t conv_dgrad_activation_workspace(const ConvShape& shape, Context& context) {
   return most_bytes(
       gradient_sums_bytes(v4::dgrad_tiles(shape), shape.c),
-      [&] { return gradient_sums_bytes(v5::dgrad_tiles(shape, context), shape.c); }, shape,
-      context);
+      [&] { return gradient_sums_bytes(v5::dgrad_tiles(shape, context), shape.c); },
+      ConvProduct::kDgrad, shape, context);
 }
 
 std::size_t conv_fprop_workspace(const ConvShape&, Context&) { return 0; }
@@ -158,7 +172,7 @@ std::size_t conv_wgrad_workspace(const ConvShape& shape, Context& context) {
   if (context.precision() == Precision::kFp32) return v3::wgrad_workspace(shape, context);
   return most_bytes(
       v4::wgrad_workspace(shape, context), [&] { return v5::wgrad_workspace(shape, context); },
-      shape, context);
+      ConvProduct::kWgrad, shape, context);
 }
 
 }  // namespace wrn::cuda

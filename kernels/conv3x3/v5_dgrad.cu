@@ -79,7 +79,7 @@ void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf
 }
 
 unsigned dgrad_tiles(const ConvShape& s, Context& context) {
-  return sum_tiles(ConvProduct::kDgrad, s, context.runtime().device.multiProcessorCount);
+  return sum_tiles(ConvProduct::kDgrad, s, context.runtime().target());
 }
 
 }  // namespace wrn::cuda::v5

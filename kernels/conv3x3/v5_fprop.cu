@@ -55,7 +55,7 @@ void fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection, bf1
 }
 
 unsigned fprop_tiles(const ConvShape& s, Context& context) {
-  return sum_tiles(ConvProduct::kFprop, s, context.runtime().device.multiProcessorCount);
+  return sum_tiles(ConvProduct::kFprop, s, context.runtime().target());
 }
 
 }  // namespace wrn::cuda::v5

@@ -426,11 +426,11 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <bool kAcrossB, typename Epilogue, typename MapImage>
 void run(Gather& g, const Convolution (&sources)[kMostSources], const Epilogue& epilogue,
          const bf16* out, MapImage map_image, Context& context) {
-  const int multiprocessors = context.runtime().device.multiProcessorCount;
+  const Target target = context.runtime().target();
   const bf16* beside = beside_of(epilogue);
   constexpr int kWidest = kAcrossB ? kWidestOfDgrad : kWidestOfFprop;
   constexpr ConvProduct kProduct = kAcrossB ? ConvProduct::kDgrad : ConvProduct::kFprop;
-  with_tile<kWidest>(gather_columns(kProduct, sources[0].shape, multiprocessors), [&](auto tile) {
+  with_tile<kWidest>(gather_columns(kProduct, sources[0].shape, target), [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
     static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kStages >= 2);
@@ -452,7 +452,7 @@ void run(Gather& g, const Convolution (&sources)[kMostSources], const Epilogue& 
     }
     g.row_tiles = static_cast<int>(divide_up(std::int64_t{g.blocks.count} * kUnit, tile.kRows));
     g.column_tiles = static_cast<int>(divide_up(g.columns, N));
-    const int blocks = std::min(g.parts * g.row_tiles * g.column_tiles, multiprocessors);
+    const int blocks = std::min(g.parts * g.row_tiles * g.column_tiles, target.multiprocessors);
     launch(WRN_KERNEL(gather_kernel<N, kAcrossB, Epilogue>), static_cast<unsigned>(blocks),
            kThreads, sizeof(Memory), context, g, epilogue);
   });

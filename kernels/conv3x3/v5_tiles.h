@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/conv3x3/choices.h"
 #include "kernels/conv3x3/divisor.h"
 #include "kernels/kernels.h"
 
@@ -23,6 +24,9 @@ constexpr std::array kWidths = {16, 32, 64, 128, 160, 192, 256};
 /// longer.
 constexpr int kWidestOfDgrad = 192;
 constexpr int kWidestOfFprop = 256;
+constexpr int widest_of(ConvProduct product) {
+  return product == ConvProduct::kDgrad ? kWidestOfDgrad : kWidths.back();
+}
 constexpr int units_of_consumer(int columns) { return columns > 160 ? 1 : 2; }
 constexpr int rows_of_tile(int columns) { return kConsumers * units_of_consumer(columns) * kUnit; }
 
@@ -51,6 +55,12 @@ struct PixelBlocks {
 /// Whether v5 takes the shape, on a device that is for it.
 inline bool takes(const ConvShape& s) {
   return s.c % 8 == 0 && s.k % 8 == 0 && PixelBlocks::can_cut(s.p(), s.q());
+}
+
+/// Whether a product is v5's there: of a shape that v5 takes, unless v4 was chosen.
+inline bool is_chosen(ConvProduct product, const ConvShape& s, const Target& target) {
+  const Choice* chosen = find_choice(product, s, target);
+  return takes(s) && (chosen == nullptr || chosen->version == 5);
 }
 
 /// The width of the tile for a product of `units` x `columns` that takes the least time: in waves
@@ -128,26 +138,30 @@ inline std::vector<Phase> phases(const ConvShape& s) {
   return all;
 }
 
-/// The width of a tile of fprop, or of dgrad, whose phases are tiles of one launch.
-inline int gather_columns(ConvProduct product, const ConvShape& s, int multiprocessors) {
+/// The width of a tile of fprop, or of dgrad, whose phases are tiles of one launch: the chosen one,
+/// or by the model.
+inline int gather_columns(ConvProduct product, const ConvShape& s, const Target& target) {
+  const Choice* chosen = find_choice(product, s, target);
+  if (chosen != nullptr && chosen->version == 5) return chosen->columns;
   const std::int64_t blocks = PixelBlocks(s).count;
   return product == ConvProduct::kFprop
-             ? tile_columns(blocks, s.k, kWidestOfFprop, multiprocessors)
-             : tile_columns(blocks * std::ssize(phases(s)), s.c, kWidestOfDgrad, multiprocessors);
+             ? tile_columns(blocks, s.k, kWidestOfFprop, target.multiprocessors)
+             : tile_columns(blocks * std::ssize(phases(s)), s.c, kWidestOfDgrad,
+                            target.multiprocessors);
 }
 
 /// How many tiles the column sums of their epilogues come from: those of each consumer.
-inline unsigned sum_tiles(ConvProduct product, const ConvShape& s, int multiprocessors) {
+inline unsigned sum_tiles(ConvProduct product, const ConvShape& s, const Target& target) {
   const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
   const std::int64_t parts = product == ConvProduct::kFprop ? 1 : std::ssize(phases(s));
-  const int rows = rows_of_tile(gather_columns(product, s, multiprocessors));
+  const int rows = rows_of_tile(gather_columns(product, s, target));
   return static_cast<unsigned>(parts * divide_up(pixels, rows) * kConsumers);
 }
 
 /// Bytes of these sums, written and read again: two numbers a tile and column.
-inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, int multiprocessors) {
+inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, const Target& target) {
   const std::int64_t columns = product == ConvProduct::kFprop ? s.k : s.c;
-  return 2 * 2 * columns * 4 * sum_tiles(product, s, multiprocessors);
+  return 2 * 2 * columns * 4 * sum_tiles(product, s, target);
 }
 
 // --- wgrad -------------------------------------------------------------------------------------
@@ -157,31 +171,48 @@ struct WgradPlan {
   int columns;  // of a tile
   int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
   int tiles() const { return parts * row_tiles * column_tiles; }
+  /// Into so many parts, or as many fewer as are no shorter.
+  void split(int blocks, int wanted) {
+    blocks_of_part = static_cast<int>(divide_up(blocks, wanted));
+    parts = static_cast<int>(divide_up(blocks, blocks_of_part));
+  }
 };
 
-/// The one that takes the least time, in cycles: a slice multiplies rows x (columns + 32) x 64 at
-/// 2048 a cycle, as in tile_columns(); a part writes its sums and has them read again, at some 13
-/// bytes a cycle of each multiprocessor.
-inline WgradPlan wgrad_plan(const ConvShape& s, int multiprocessors) {
+/// With tiles of so many columns, in so many parts or fewer.
+inline WgradPlan wgrad_plan(const ConvShape& s, int columns, int parts) {
+  WgradPlan plan{};
+  plan.columns = columns;
+  for (const int box : {64, 32, 16}) {
+    const auto chunks = static_cast<int>(divide_up(s.c, box));
+    const auto tiles =
+        static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, rows_of_tile(columns)));
+    if (plan.box != 0 && tiles >= plan.row_tiles) continue;
+    plan.box = box;
+    plan.chunks_of_tap = chunks;
+    plan.row_tiles = tiles;
+  }
+  plan.column_tiles = static_cast<int>(divide_up(s.k, columns));
+  plan.split(PixelBlocks(s).count, parts);
+  return plan;
+}
+
+/// The chosen one, or by the model the one that takes the least time, in cycles: a slice multiplies
+/// rows x (columns + 32) x 64 at 2048 a cycle, as in tile_columns(); a part writes its sums and has
+/// them read again, at some 13 bytes a cycle of each multiprocessor.
+inline WgradPlan wgrad_plan(const ConvShape& s, const Target& target) {
+  const Choice* chosen = find_choice(ConvProduct::kWgrad, s, target);
+  if (chosen != nullptr && chosen->version == 5) {
+    return wgrad_plan(s, chosen->columns, chosen->parts);
+  }
+  const int multiprocessors = target.multiprocessors;
   const int blocks = PixelBlocks(s).count;
   const std::int64_t reduction = 8 * s.w_size() / (13 * std::int64_t{multiprocessors});
   WgradPlan best{};
   std::int64_t least = 0;
   for (const int columns : kWidths) {
-    const int rows = rows_of_tile(columns);
-    WgradPlan plan{};
-    plan.columns = columns;
-    for (const int box : {64, 32, 16}) {
-      const auto chunks = static_cast<int>(divide_up(s.c, box));
-      const auto tiles = static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, rows));
-      if (plan.box != 0 && tiles >= plan.row_tiles) continue;
-      plan.box = box;
-      plan.chunks_of_tap = chunks;
-      plan.row_tiles = tiles;
-    }
-    plan.column_tiles = static_cast<int>(divide_up(s.k, columns));
-    const std::int64_t tiles = std::int64_t{plan.row_tiles} * plan.column_tiles;
-    const std::int64_t slice = std::int64_t{rows} * (columns + 32) * kDepth / 2048;
+    const WgradPlan plan = wgrad_plan(s, columns, 1);
+    const std::int64_t tiles = plan.tiles();
+    const std::int64_t slice = std::int64_t{rows_of_tile(columns)} * (columns + 32) * kDepth / 2048;
     for (int parts = 1; parts <= std::min(blocks, 4 * multiprocessors); ++parts) {
       const std::int64_t each = divide_up(blocks, parts);
       const std::int64_t cost = divide_up(tiles * parts, multiprocessors) * each * slice +
@@ -189,16 +220,15 @@ inline WgradPlan wgrad_plan(const ConvShape& s, int multiprocessors) {
       if (best.columns != 0 && cost >= least) continue;
       least = cost;
       best = plan;
-      best.blocks_of_part = static_cast<int>(each);
-      best.parts = static_cast<int>(divide_up(blocks, each));
+      best.split(blocks, parts);
     }
   }
   return best;
 }
 
 /// Bytes of the parts' sums, written and read again.
-inline std::int64_t partial_traffic(const ConvShape& s, int multiprocessors) {
-  const int parts = wgrad_plan(s, multiprocessors).parts;
+inline std::int64_t partial_traffic(const ConvShape& s, const Target& target) {
+  const int parts = wgrad_plan(s, target).parts;
   return parts > 1 ? 2 * std::int64_t{parts} * s.w_size() * 4 : 0;
 }
 
@@ -217,13 +247,14 @@ inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape&
 /// The multiply-adds that the device could do in the time that its busiest multiprocessor
 /// multiplies: beyond those of the shape, and of a projection that is added to it, what the tiles'
 /// edges, wgrad's last part and the last wave waste. Block i of the persistent grid has the tiles
-/// i, i + multiprocessors, ...
-inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int multiprocessors,
+/// i, i + target, ...
+inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const Target& target,
                                   const std::optional<ConvShape>& projection = {}) {
+  const int multiprocessors = target.multiprocessors;
   std::vector<std::int64_t> steps;  // of products, 16 deep, of each tile
   int columns = 0;
   if (product == ConvProduct::kWgrad) {
-    const WgradPlan plan = wgrad_plan(s, multiprocessors);
+    const WgradPlan plan = wgrad_plan(s, target);
     columns = plan.columns;
     steps.assign(static_cast<std::size_t>(plan.tiles()),
                  std::int64_t{plan.blocks_of_part} * kSteps);
@@ -234,7 +265,7 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, int m
       const std::vector<Slices> more = slices_of_parts(product, *projection);
       for (std::size_t i = 0; i < more.size(); ++i) of_parts[i] += more[i].steps();
     }
-    columns = gather_columns(product, s, multiprocessors);
+    columns = gather_columns(product, s, target);
     const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
     const std::int64_t tiles = divide_up(pixels, rows_of_tile(columns)) *
                                divide_up(product == ConvProduct::kFprop ? s.k : s.c, columns);

@@ -130,8 +130,8 @@ __global__ void add_parts_kernel(const float* partial, float* dw, int size, int 
 
 void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context& context) {
   check(s, x, dy, dw, context);
-  const int multiprocessors = context.runtime().device.multiProcessorCount;
-  const WgradPlan plan = wgrad_plan(s, multiprocessors);
+  const Target target = context.runtime().target();
+  const WgradPlan plan = wgrad_plan(s, target);
   WRN_CHECK(plan.parts == 1 || context.workspace != nullptr, "wgrad without a workspace");
   const PixelBlocks blocks(s);
   auto* partial = reinterpret_cast<float*>(context.workspace);
@@ -155,7 +155,7 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
             plan.parts > 1 ? partial : dw};
     make_image_map(g.x, x, s.n, s.h, s.w, s.c, blocks, plan.box, s.stride);
     make_image_map(g.dy, dy, s.n, s.p(), s.q(), s.k, blocks, tile.kPanel, 1);
-    const int grid = std::min(plan.tiles(), multiprocessors);
+    const int grid = std::min(plan.tiles(), target.multiprocessors);
     launch(WRN_KERNEL(wgrad_kernel<N>), static_cast<unsigned>(grid), kThreads, sizeof(Shared<N>),
            context, g);
   });
@@ -167,7 +167,7 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
 }
 
 std::size_t wgrad_workspace(const ConvShape& s, Context& context) {
-  const int parts = wgrad_plan(s, context.runtime().device.multiProcessorCount).parts;
+  const int parts = wgrad_plan(s, context.runtime().target()).parts;
   return parts > 1 ? wgrad_partial_bytes(s, parts) : 0;
 }
 
