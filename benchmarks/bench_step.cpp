@@ -47,17 +47,11 @@ double time_whole(TrainingStep& training, Stopwatch& watch, int runs, Context& c
 }
 
 /// Seconds of each step.
-std::vector<double> time_steps(TrainingStep& training, Stopwatch& watch, int runs,
-                               Context& context) {
-  Program& program = training.program();
-  std::vector<std::vector<double>> times(program.steps().size());
+std::vector<double> median_times(TrainingStep& training, Stopwatch& watch, int runs,
+                                 Context& context) {
+  std::vector<std::vector<double>> times(training.program().steps().size());
   for (int run = 0; run < runs; ++run) {
-    watch.mark();
-    for (std::size_t i = 0; i < times.size(); ++i) {
-      program.run_step(i, context);
-      watch.mark();
-    }
-    const std::vector<double> laps = watch.laps();
+    const std::vector<double> laps = time_steps(training.program(), watch, context);
     for (std::size_t i = 0; i < times.size(); ++i) times[i].push_back(laps[i]);
   }
   std::vector<double> medians;
@@ -130,7 +124,7 @@ int run(Arguments& arguments) {
   const std::optional<Ceilings> ceilings = arguments.ceilings_of(context);
 
   const double whole = time_whole(training, *watch, arguments.runs, context);
-  const std::vector<double> seconds = time_steps(training, *watch, arguments.runs, context);
+  const std::vector<double> seconds = median_times(training, *watch, arguments.runs, context);
   const std::vector<Step>& steps = training.program().steps();
   const std::size_t arena = training.program().arena_bytes();
   const std::size_t state = training.parameters().bytes();

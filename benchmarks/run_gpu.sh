@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every measurement that needs a GPU, in the order of their worth, within a time: the ratios to PyTorch,
-# each from one run; the time of every kernel and of every step; a training run. It needs what
+# each from one run; the convolutions' fastest kernels (OUT/choices.inc); the time of every kernel and of
+# every step; a training run. It needs what
 # tests/gpu_bundle.sh gathered, a driver, and for the ratios a python3 with torch, numpy and safetensors.
 # usage: BUNDLE/run_gpu.sh OUT SECONDS [DATA_PATH]
 #
@@ -24,6 +25,7 @@ compare=(python3 "$bundle/benchmarks/compare_pytorch.py" --device cuda --data-pa
 stage pytorch_28_10 400 "${compare[@]}" --json "$out/pytorch_28_10.json" --model wrn-28-10 --rounds 1
 step() { stage "step_${1//-/_}" 60 "$bundle/bin/bench_step" --model "wrn-$1" --json "$out/step_${1//-/_}.json"; }
 step 28-10
+stage tune 120 "$bundle/bin/tune" --commit "$(cat "$bundle/commit")" --out "$out/choices.inc"
 stage ladder 200 "$bundle/bin/bench_ladder" --json "$out/ladder.json"
 stage ladder_cudnn 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder.json"
 stage pytorch_16_4_40_4 400 "${compare[@]}" --json "$out/pytorch_16_4_40_4.json" \

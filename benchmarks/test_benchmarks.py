@@ -93,15 +93,43 @@ class TestBenchmarks(unittest.TestCase):
             self.assertEqual(versions, {"v0 direct", "v4 tensor cores, bf16"})
             self.assertTrue(all(time["microseconds"] > 0 for time in times))
 
+    def test_tune_writes_what_it_chose(self):
+        if len(DEVICES) == 1:
+            self.skipTest("no CUDA GPU")
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "choices.inc"
+            done = run("tune", "--model", "wrn-10-1", "--batch-size", 1, "--rounds", 1,
+                       "--commit", "abc123", "--out", path)
+            if "no kernels to choose from" in done.stderr:
+                self.skipTest(done.stderr)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            first, _, *lines = done.stdout.splitlines()
+            # conv1 has 3 channels, which leave no choice; the first group has one shape, and the others a
+            # projection each, which has a wgrad of its own.
+            self.assertEqual(len(lines), 3 * (1 + 2 + 2) + 2, done.stdout)
+            chosen = sum(line.endswith(" chosen") for line in lines)
+            table = path.read_text()
+            self.assertIn(f'"{first}"', table)
+            self.assertIn("commit abc123", first)
+            self.assertEqual(len(re.findall(r"{ConvProduct::k(?:Fprop|Dgrad|Wgrad), {1(?:, \d+){6}}, "
+                                            r"(?:4, 0, 0|5, \d+, \d+)},", table)), chosen, table)
+
     def test_bad_arguments(self):
-        for arguments, status, word in [
+        cases = [
                 (["bench_step", "--model", "wrn-11-1"], 2, "depth 11"),
                 (["bench_step", "--runs", "0"], 2, "--runs"),
                 (["bench_step", "--device", "cpu", "--precision", "bf16"], 2, "fp32 only"),
                 (["bench_step", "--device", "cpu", "--model", "wrn-10-1", "--runs", 1, *TINY,
                   "--json", "/nowhere/step.json"], 1, "/nowhere/step.json"),
                 (["bench_kernels", "--benchmark_nonsense"], 2, "--benchmark_nonsense"),
-                (["bench_kernels", "--widen", "0"], 2, "--widen")]:
+                (["bench_kernels", "--widen", "0"], 2, "--widen")]
+        if "tune" in PROGRAMS:
+            cases += [(["tune", "--model", "wrn-11-1"], 2, "depth 11"),
+                      (["tune", "--rounds", "0"], 2, "--rounds"),
+                      (["tune", "--commit", "\""], 2, "--commit")]
+            if len(DEVICES) == 1:
+                cases += [(["tune"], 1, "GPU")]
+        for arguments, status, word in cases:
             with self.subTest(arguments=arguments):
                 done = run(*arguments)
                 self.assertEqual(done.returncode, status, done.stderr)

@@ -3,8 +3,6 @@
 #include <numeric>
 #include <random>
 
-#include "benchmarks/stopwatch.h"
-
 namespace wrn {
 namespace {
 
@@ -39,11 +37,11 @@ TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placin
     : model_(make_model(spec, fuse, context)),
       state_(context.device()),
       data_(random_images(batch, spec.classes), {}, context.device()),
-      order_(first_images(batch, context.device())),
-      program_(record_step(model_, data_,
-                           {order_, batch, {{127, 127, 127}, {64, 64, 64}}, /*augment=*/true},
-                           state_, context)
-                   .placed(placing)),
+      input_{first_images(batch, context.device()),
+             batch,
+             {{127, 127, 127}, {64, 64, 64}},
+             /*augment=*/true},
+      program_(record(context).placed(placing)),
       arena_(program_.arena_bytes(), "the tensors of a step", context.device()) {
   model_.initialise(1, GammaInit::kOne);
   StepState step{};
@@ -54,6 +52,19 @@ TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placin
   state_.step.write<StepState>(std::span(&step, 1));
   program_.bind(arena_.data());
   program_.run(context);
+}
+
+Program TrainingStep::record(Context& context) const {
+  return record_step(model_, data_, input_, state_, context);
+}
+
+std::vector<double> time_steps(Program& program, Stopwatch& watch, Context& context) {
+  watch.mark();
+  for (std::size_t i = 0; i < program.steps().size(); ++i) {
+    program.run_step(i, context);
+    watch.mark();
+  }
+  return watch.laps();
 }
 
 void StepArguments::add_flags(CLI::App& app) {

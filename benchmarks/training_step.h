@@ -8,6 +8,7 @@
 
 #include "apps/plan.h"
 #include "apps/trainer.h"
+#include "benchmarks/stopwatch.h"
 
 namespace wrn {
 
@@ -19,16 +20,22 @@ class TrainingStep {
   TrainingStep(const WideResNetSpec&, int batch, Placing, Context&, bool fuse = true);
 
   Program& program() { return program_; }
+  /// The same step once more, by the kernels that the context chooses now (Runtime::choices). It is
+  /// to be bound to other memory, and run by the same choices.
+  Program record(Context&) const;
   const Parameters& parameters() const { return model_.parameters(); }
 
  private:
   WideResNet model_;
   RunState state_;
   ResidentData data_;
-  Tensor order_;
+  Input input_;
   Program program_;
   Buffer arena_;
 };
+
+/// Runs a Program's steps one by one, with a mark between any two: seconds of each.
+std::vector<double> time_steps(Program&, Stopwatch&, Context&);
 
 /// On what a step runs, from the command line.
 struct StepArguments {

@@ -9,7 +9,7 @@ source=$(realpath "$(dirname "$0")/..")
 mkdir -p "$2"
 bundle=$(realpath "$2")
 
-programs=(wrn_train wrn_synthetic bench_ladder bench_step bench_kernels)
+programs=(wrn_train wrn_synthetic bench_ladder bench_step bench_kernels tune)
 for program in "$build"/test_cuda_* "$build"/test_golden "$build"/test_tape "$build"/test_ops; do
   [ -x "$program" ] && programs+=("$(basename "$program")")
 done
