@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Every measurement that needs a GPU, in the order of their worth, within a time: the ratios to PyTorch,
 # each from one run; the convolutions' fastest kernels (OUT/choices.inc); the time of every kernel and of
-# every step; a training run. It needs what
-# tests/gpu_bundle.sh gathered, a driver, and for the ratios a python3 with torch, numpy and safetensors.
+# every step; a training run. It needs what tests/gpu_bundle.sh gathered, a driver, and for the ratios a
+# python3 with torch, numpy and safetensors.
 # usage: BUNDLE/run_gpu.sh OUT SECONDS [DATA_PATH]
 #
 # DATA_PATH: CIFAR-10's binary files, for the training run; without them the speeds are measured on as

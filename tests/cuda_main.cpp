@@ -28,7 +28,7 @@ void set_seed(int argc, char** argv) {
 /// of all that this run of the program has read from the device.
 void write_log(const char* program, const char* cases) {
   std::string lines;
-  for (const std::string& name : wrn::cuda::simt::launched_kernels()) {
+  for (const auto& [name, count] : wrn::cuda::simt::launched_kernels()) {
     lines += "launched\t" + name + '\n';
   }
   lines += fmt::format("read\t{} {}\t{:016x}\n", program, cases, wrn::read_checksum());

@@ -171,7 +171,7 @@ std::string check_deterministic(const std::function<std::vector<std::byte>()>& r
   }
   if (cause.empty()) return "";
   std::string kernels;
-  for (const std::string& name : launched_kernels()) kernels += " " + name;
+  for (const auto& [name, count] : launched_kernels()) kernels += " " + name;
   return "simt: the results depend on " + cause + "; kernels:" + kernels;
 }
 

@@ -14,9 +14,9 @@
 #include <boost/context/stack_context.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <numeric>
-#include <set>
 #include <vector>
 
 #include "simt/device.h"
@@ -172,7 +172,7 @@ struct Block {
 Thread* running = nullptr;
 Block* running_block = nullptr;
 constinit Random order(0);  // a seed may be set before this file's own initialisation
-std::set<std::string>& names = *new std::set<std::string>;
+std::map<std::string, int>& launches = *new std::map<std::string, int>;
 char* device_fence = nullptr;  // an object of ThreadSanitizer's, a launch's own
 
 void switch_to_thread(Thread& thread) {
@@ -537,7 +537,7 @@ void* shared_memory(std::size_t bytes) {
 }
 
 void set_order_seed(std::uint64_t seed) { order = Random(seed); }
-std::set<std::string> launched_kernels() { return names; }
+std::map<std::string, int> launched_kernels() { return launches; }
 
 void fatal(const std::string& message) {
   std::fprintf(stderr, "simt: %s\n", message.c_str());
@@ -545,7 +545,7 @@ void fatal(const std::string& message) {
 }
 
 void run_kernel(const Launch& launch) {
-  names.insert(launch.name);
+  ++launches[launch.name];
   const dim3& grid = launch.grid;
   std::vector<std::uint64_t> blocks(std::size_t{grid.x} * grid.y * grid.z);
   std::iota(blocks.begin(), blocks.end(), 0);

@@ -11,7 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <set>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -26,8 +26,8 @@ void set_order_seed(std::uint64_t seed);
 void set_poison(unsigned char byte);
 void set_progress(Progress progress);
 
-/// The names of the kernels that have run, without template arguments.
-std::set<std::string> launched_kernels();
+/// The names of the kernels that have run, without template arguments, and how often.
+std::map<std::string, int> launched_kernels();
 
 /// What is allocated and not yet freed. A program that ends with any of it says so and fails.
 struct Outstanding {
