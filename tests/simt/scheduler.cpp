@@ -31,6 +31,10 @@
 #pragma weak __tsan_acquire
 #pragma weak __tsan_release
 
+/// A process waits a second at its end for races of other threads. Here there are none, and every
+/// case is a process.
+extern "C" const char* __tsan_default_options() { return "atexit_sleep_ms=0"; }
+
 namespace wrn::cuda::simt {
 
 ThreadContext* current = nullptr;
