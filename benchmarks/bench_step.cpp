@@ -25,7 +25,7 @@ struct Arguments : StepArguments {
   std::string model = "wrn-28-10", json;
   int runs = 20;
   double dropout = 0;
-  bool op_by_op = false;
+  bool op_by_op = false, one_by_one = false;
 };
 
 /// Of all steps of a kind, or of one.
@@ -117,6 +117,7 @@ nlohmann::json to_json(const std::vector<Step>& steps, const std::vector<double>
 
 int run(Arguments& arguments) {
   Context context = arguments.context();
+  context.overlaps_kernels = !arguments.one_by_one;
   WideResNetSpec spec = parse_model(arguments.model);
   spec.dropout = static_cast<float>(arguments.dropout);
   TrainingStep training(spec, arguments.batch, Placing::kShared, context, !arguments.op_by_op);
@@ -143,6 +144,7 @@ int run(Arguments& arguments) {
                          {"dropout", arguments.dropout},
                          {"precision", arguments.precision},
                          {"op_by_op", arguments.op_by_op},
+                         {"one_by_one", arguments.one_by_one},
                          {"device", device_name(context.device())},
                          {"library", library_version(context)},
                          {"runs", arguments.runs},
@@ -167,6 +169,7 @@ int parse_and_run(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--op-by-op", arguments.op_by_op, "Without fused ops");
+  app.add_flag("--one-by-one", arguments.one_by_one, "Each kernel when the one before has ended");
   app.add_option("--json", arguments.json, "Where to write every step's time");
   try {
     app.parse(argc, argv);

@@ -41,9 +41,10 @@ class TestBenchmarks(unittest.TestCase):
             with self.subTest(device=device), tempfile.TemporaryDirectory() as directory:
                 path = Path(directory) / "step.json"
                 done = run("bench_step", "--model", "wrn-10-1", "--runs", 1, "--ceilings", 1, 0.1,
-                           *device, *TINY, "--json", path)
+                           "--one-by-one", *device, *TINY, "--json", path)
                 self.assertEqual(done.returncode, 0, done.stderr)
                 result = json.loads(path.read_text())
+                self.assertTrue(result["one_by_one"])
                 steps = result["steps"]
                 macs = {what: sum(step["macs"] for step in steps if f" {what}" in step["name"])
                         for what in ("fprop", "dgrad", "wgrad")}

@@ -123,6 +123,7 @@ __device__ void merge_column(T& mine) {
 /// x -> the Moments of its tiles
 template <typename Real, int V>
 __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tiling t) {
+  wait_for_previous_kernels();
   constexpr int kRows = 4;
   const Place at(t);
   const auto* in = grouped<V>(x);
@@ -176,6 +177,7 @@ __device__ Sums merge_tiles(const float* partial, unsigned tiles, int channel, i
 __global__ void __launch_bounds__(kMergeThreads, 1)
     batch_norm_merge_statistics_kernel(const float* partial, unsigned tiles, int channels,
                                        float* mean, float* variance) {
+  wait_for_previous_kernels();
   const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const auto all = merge_tiles<Moments<1>>(partial, tiles, c, channels);
   if (threadIdx.y > 0 || c >= channels) return;
@@ -236,6 +238,7 @@ template <typename Real, int V, Behind kBehind>
 __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const float* beta,
                                         const float* mean, const float* variance, Real* y,
                                         std::uint8_t* mask, float epsilon, Draws draws, Tiling t) {
+  wait_for_previous_kernels();
   constexpr int kRows = 4;
   const Place at(t);
   const auto* in = grouped<V>(x);
@@ -305,6 +308,7 @@ __device__ Group<Real, V> load_gradient(const Group<Real, V>* dy, const std::uin
 template <typename Real, int V, bool kRelu>
 __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const float* mean,
                                        const std::uint8_t* mask, float* partial, Tiling t) {
+  wait_for_previous_kernels();
   constexpr int kRows = 2;
   const Place at(t);
   const auto* in = grouped<V>(x);
@@ -339,6 +343,7 @@ __global__ void __launch_bounds__(kMergeThreads, 1)
     batch_norm_merge_sums_kernel(const float* partial, unsigned tiles, int channels,
                                  const float* variance, float epsilon, float* dgamma,
                                  float* dbeta) {
+  wait_for_previous_kernels();
   const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   const float spread = c < channels ? variance[c] : 0;  // on its way with the tiles
   const auto all = merge_tiles<GradientSums<1>>(partial, tiles, c, channels);
@@ -353,6 +358,7 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
                                      const std::uint8_t* mask, const float* dgamma,
                                      const float* dbeta, const Real* skip, Real* dx, float epsilon,
                                      Tiling t) {
+  wait_for_previous_kernels();
   constexpr int kRows = 2;
   const Place at(t);
   const auto* in = grouped<V>(x);
@@ -400,6 +406,7 @@ __global__ void update_running_statistics_kernel(const float* mean, const float*
                                                  float* running_mean, float* running_variance,
                                                  int channels, float unbiased, float momentum,
                                                  const Metrics* metrics) {
+  wait_for_previous_kernels();
   const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (c >= channels || (metrics != nullptr && metrics->not_finite > 0)) return;
   running_mean[c] += momentum * (mean[c] - running_mean[c]);

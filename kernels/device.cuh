@@ -3,7 +3,8 @@
 // A .cu file is compiled twice: by nvcc for GPUs, and by the host compiler for the SIMT emulation
 // of tests/simt, which gives threadIdx, __syncthreads() and the other built-ins their meaning
 // there. So kernels keep to two rules: a launch is a call of launch(), as <<<>>> is not C++; and a
-// kernel's shared memory is one struct, which it gets from shared_storage<T>().
+// kernel's shared memory is one struct, which it gets from shared_storage<T>(). A third is that it
+// begins with wait_for_previous_kernels().
 #pragma once
 
 #include "kernels/kernels.h"
@@ -44,6 +45,21 @@ __device__ __forceinline__ T& shared_storage() {
 using simt::shared_storage;
 #endif
 
+/// The first thing that every kernel does, or before it touches global memory. Where launch() lets
+/// it, a kernel comes in as the last blocks of the one before leave, and not when all have left: so
+/// it does not cost the time of a launch. Here it waits for that kernel's end and sees its memory,
+/// and lets the next one in behind its own blocks. As every kernel waits, what ends has seen the
+/// end of all before it. (PTX ISA, griddepcontrol.)
+#if defined(__CUDACC__)
+__device__ __forceinline__ void wait_for_previous_kernels() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+#else
+using simt::wait_for_previous_kernels;
+#endif
+
 /// Launches `kernel` in the context's stream. `shared`: bytes of dynamic shared memory.
 template <typename... P>
 void launch(const Kernel<P...>& kernel, dim3 grid, dim3 block, std::size_t shared, Context& context,
@@ -65,6 +81,11 @@ void launch(const Kernel<P...>& kernel, dim3 grid, dim3 block, std::size_t share
   config.blockDim = block;
   config.dynamicSmemBytes = shared;
   config.stream = stream;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = context.overlaps_kernels && context.runtime().is_hopper() ? 1 : 0;
   WRN_CUDA_CALL(cudaLaunchKernelEx(&config, kernel.function, P(args)...),
                 "{}, grid {} x {} x {}, block {} x {} x {}, {} bytes shared", kernel.name, grid.x,
                 grid.y, grid.z, block.x, block.y, block.z, shared);

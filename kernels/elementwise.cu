@@ -29,6 +29,7 @@ struct Add {
 /// out[i] = f(in[i]...) for one or two inputs, on `size` groups of V elements.
 template <typename F, typename Real, int V, typename... In>
 __global__ void elementwise_kernel(F f, Group<Real, V>* out, std::int64_t size, const In*... in) {
+  wait_for_previous_kernels();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size;
        i += stride) {
@@ -64,6 +65,7 @@ void launch_elementwise(F f, Real* out, std::int64_t size, Context& context, con
 template <typename Real, bool kWhole>
 __global__ void dropout_kernel(const Real* x, Real* y, int rows, std::int64_t row_size, float p,
                                int layer, const StepState* state) {
+  wait_for_previous_kernels();
   constexpr int kDraw = 4;
   constexpr int kElements = kWhole ? kWide<Real> : kDraw;
   const float scale = 1 / (1 - p);

@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(kLine* kLines)
     load_images_kernel(const Pixel* images, const std::uint8_t* image_labels,
                        const std::int32_t* order, Real* x, std::int32_t* labels,
                        Normalisation normalisation, bool augment, const StepState* state) {
+  wait_for_previous_kernels();
   const std::int64_t row = blockIdx.x;
   const int column = static_cast<int>(threadIdx.x) / 3, c = static_cast<int>(threadIdx.x) % 3;
   const std::int32_t index = order[state->first + row];

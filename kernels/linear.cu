@@ -19,6 +19,7 @@ constexpr unsigned kColumns = 32, kSlices = kThreads / kColumns;
 
 /// y[row, :] = b, one thread an element.
 __global__ void broadcast_kernel(const float* b, float* y, std::int64_t size, int out) {
+  wait_for_previous_kernels();
   const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
   for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size;
        i += stride) {
@@ -32,6 +33,7 @@ struct Slices {
 
 /// db[k] = sum over rows of dy[row, k], for a block of columns k.
 __global__ void sum_rows_kernel(const float* dy, float* db, int rows, int out) {
+  wait_for_previous_kernels();
   const std::int64_t k = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
   Slices& shared = shared_storage<Slices>();
   float sum = 0;

@@ -45,6 +45,7 @@ __device__ std::int64_t thread_index() {
 
 template <typename Real, int V>
 __global__ void average_pool_forward_kernel(const Group<Real, V>* x, Floats<V>* y, Pool pool) {
+  wait_for_previous_kernels();
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   x += pool.begin(i);
@@ -62,6 +63,7 @@ __global__ void average_pool_forward_kernel(const Group<Real, V>* x, Floats<V>* 
 
 template <typename Real, int V>
 __global__ void average_pool_backward_kernel(const Floats<V>* dy, Group<Real, V>* dx, Pool pool) {
+  wait_for_previous_kernels();
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   dx += pool.begin(i);
@@ -75,6 +77,7 @@ __global__ void average_pool_backward_kernel(const Floats<V>* dy, Group<Real, V>
 template <typename Real, int V>
 __global__ void max_pool_forward_kernel(const Group<Real, V>* x, Group<Real, V>* y,
                                         Indices<V>* argmax, Pool pool) {
+  wait_for_previous_kernels();
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   x += pool.begin(i);
@@ -97,6 +100,7 @@ __global__ void max_pool_forward_kernel(const Group<Real, V>* x, Group<Real, V>*
 template <typename Real, int V>
 __global__ void max_pool_backward_kernel(const Group<Real, V>* dy, const Indices<V>* argmax,
                                          Group<Real, V>* dx, Pool pool) {
+  wait_for_previous_kernels();
   const std::int64_t i = thread_index();
   if (i >= pool.outputs) return;
   dx += pool.begin(i);

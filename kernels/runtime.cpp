@@ -104,6 +104,14 @@ Runtime::Runtime()
       stream(make_stream()),
       blas(stream.get()) {}
 
+bool Runtime::is_hopper() const {
+#if defined(WRN_SM90A)
+  return device.major == 9 && device.minor == 0;
+#else
+  return false;
+#endif
+}
+
 void upload(void* device, const void* host, std::size_t bytes, Context& context) {
   WRN_CHECK(bytes <= kUploadBytes, "an upload of {} bytes", bytes);
   Runtime& runtime = context.runtime();

@@ -70,6 +70,10 @@ struct Runtime {
   /// What convolutions are cut into tiles for.
   Target target() const { return {device.multiProcessorCount, choices}; }
 
+  /// Whether the GPU is a Hopper and this build has code of its own for it, 90a: what is guarded by
+  /// __CUDA_ARCH__ >= 900 runs.
+  bool is_hopper() const;
+
   cudaDeviceProp device;
   std::span<const Choice> choices;  // measured on GPUs like this one
   Stream stream;

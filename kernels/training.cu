@@ -85,6 +85,7 @@ __device__ void classify(const float* z, float* dz, std::int32_t label, int clas
 __global__ void __launch_bounds__(kWarps* kLanes)
     softmax_cross_entropy_kernel(const float* logits, const std::int32_t* labels, float* loss,
                                  float* dlogits, Metrics* metrics, int rows, int classes) {
+  wait_for_previous_kernels();
   const int lane = static_cast<int>(threadIdx.x), warp = static_cast<int>(threadIdx.y);
   const int images = count_images(labels, rows, lane);
   Totals mine{};
@@ -128,6 +129,7 @@ __device__ void update(float& w, float gradient, float& m, bool nesterov, const 
 __global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy,
                            std::int64_t groups, std::int64_t size, bool nesterov,
                            const StepState* state, const Metrics* metrics) {
+  wait_for_previous_kernels();
   if (metrics->not_finite > 0) return;
   const StepState s = *state;
   const std::int64_t thread = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;

@@ -126,6 +126,7 @@ namespace {
 /// A thread an element of D, in D's order: the many reads are coalesced, the one write is not.
 __global__ void sum_parts_kernel(const float* partial, float* dw, int rows, Divisor columns,
                                  int parts) {
+  wait_for_previous_kernels();
   const int size = rows * columns.value();
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (i >= size) return;

@@ -39,6 +39,7 @@ __device__ std::int64_t thread_index() {
 }
 
 __global__ void direct_fprop_kernel(const float* x, const float* w, float* y, Shape s) {
+  wait_for_previous_kernels();
   std::int64_t i = thread_index();
   if (i >= std::int64_t{s.n} * s.p * s.q * s.k) return;
   float* out = y + i;
@@ -62,6 +63,7 @@ __global__ void direct_fprop_kernel(const float* x, const float* w, float* y, Sh
 }
 
 __global__ void direct_dgrad_kernel(const float* dy, const float* w, float* dx, Shape s) {
+  wait_for_previous_kernels();
   std::int64_t i = thread_index();
   if (i >= std::int64_t{s.n} * s.h * s.w * s.c) return;
   float* out = dx + i;
@@ -85,6 +87,7 @@ __global__ void direct_dgrad_kernel(const float* dy, const float* w, float* dx, 
 }
 
 __global__ void direct_wgrad_kernel(const float* x, const float* dy, float* dw, Shape s) {
+  wait_for_previous_kernels();
   std::int64_t i = thread_index();
   if (i >= std::int64_t{s.k} * s.r * s.r * s.c) return;
   float* out = dw + i;

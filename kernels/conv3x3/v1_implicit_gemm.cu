@@ -14,6 +14,7 @@ constexpr int kRows = 8, kColumns = 32;  // of D in a block
 
 template <typename View>
 __global__ void implicit_gemm_kernel(const View whole) {
+  wait_for_previous_kernels();
   const View view = whole.part(static_cast<int>(blockIdx.z));
   const auto [first_m, first_n] = tile_origin(view.columns, kRows, kColumns);
   const int m = first_m + static_cast<int>(threadIdx.y);

@@ -27,6 +27,7 @@ __device__ void load(const Operand& operand, int first, int depth, Slice& slice)
 
 template <typename View>
 __global__ void shared_tile_kernel(const View whole) {
+  wait_for_previous_kernels();
   auto& slices = shared_storage<Slices>();
   const View view = whole.part(static_cast<int>(blockIdx.z));
   const auto [first_m, first_n] = tile_origin(view.columns, kTile, kTile);

@@ -138,6 +138,7 @@ __device__ void read(const float* line, int i, float (&out)[kCount]) {
 template <typename View, int N, bool kVector>
 __global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
     register_tile_kernel(const View whole) {
+  wait_for_previous_kernels();
   constexpr int kThreads = Tile<N>::kThreads, kThreadColumns = Tile<N>::kThreadColumns;
   auto& slices = shared_storage<Slices<N>>();
   const View view = whole.part(static_cast<int>(blockIdx.z));

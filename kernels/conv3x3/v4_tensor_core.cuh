@@ -388,6 +388,7 @@ struct Products<View, Plain> {
 template <typename View, int N, bool kVector, typename Epilogue>
 __global__ void __launch_bounds__(Tile<N>::kThreads, Tile<N>::kBlocksPerSm)
     tensor_core_kernel(const Products<View, Epilogue> products, const Epilogue epilogue) {
+  wait_for_previous_kernels();
   auto& shared = shared_storage<Storage<View, N, kVector, Epilogue>>();
   const int part = static_cast<int>(blockIdx.z);
   const View view = products.first.part(part);

@@ -395,7 +395,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     gather_kernel(const __grid_constant__ Gather g, const __grid_constant__ Epilogue epilogue) {
 #if WRN_HOPPER
   auto& shared = shared_storage<Shared<N, Epilogue>>();
-  init(shared);
+  init(shared);  // of shared memory alone
+  wait_for_previous_kernels();
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   if (warpgroup == kConsumers) {
     drop_registers<40>();

@@ -5,14 +5,8 @@
 namespace wrn::cuda::v5 {
 
 bool supports(const ConvShape& s, Context& context) {
-#if defined(WRN_SM90A)
-  constexpr bool kCompiled = true;
-#else
-  constexpr bool kCompiled = false;
-#endif
   check_shape(s);
-  const cudaDeviceProp& device = context.runtime().device;
-  return kCompiled && device.major == 9 && device.minor == 0 && takes(s);
+  return context.runtime().is_hopper() && takes(s);
 }
 
 void check(const ConvShape& s, const void* a, const void* b, const void* out, Context& context) {

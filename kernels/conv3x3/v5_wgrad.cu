@@ -94,7 +94,8 @@ template <int N>
 __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constant__ Wgrad g) {
 #if WRN_HOPPER
   auto& shared = shared_storage<Shared<N>>();
-  init(shared);
+  init(shared);  // of shared memory alone
+  wait_for_previous_kernels();
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   if (warpgroup == kConsumers) {
     drop_registers<40>();
@@ -116,6 +117,7 @@ __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constan
 
 /// dw = the sum of the parts, in their order. `size` is a multiple of 4.
 __global__ void add_parts_kernel(const float* partial, float* dw, int size, int parts) {
+  wait_for_previous_kernels();
   const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 4;
   if (i >= size) return;
   Floats<4> sum{};

@@ -49,6 +49,8 @@ void meet_block(const char* what, Where where);
 std::uint64_t shuffle(const char* what, unsigned mask, std::uint64_t bits, int source, Where where);
 unsigned ballot(const char* what, unsigned mask, bool predicate, Where where);
 void fence(bool whole_device);
+/// What kernels before this one have done is seen only from here on.
+void wait_for_previous_kernels();
 
 /// The block's shared memory; an error where the launch gave less than `bytes`.
 void* shared_memory(std::size_t bytes);

@@ -15,7 +15,10 @@ struct Launch {
   dim3 grid, block;
   std::size_t shared;  // bytes
   std::function<void()> body;
+  mutable char enqueued = 0;  // an object of ThreadSanitizer's
 };
+/// What has happened so far happens before the kernel.
+void order_after_now(const Launch& launch);
 /// Runs a whole kernel, here and now.
 void run_kernel(const Launch& launch);
 

@@ -76,7 +76,10 @@ void clean_last_block() {
 }
 
 /// A captured graph, replayed, with its input in pinned memory that changes in between.
-__global__ void add_one(float* x) { x[threadIdx.x] += 1; }
+__global__ void add_one(float* x) {
+  simt::wait_for_previous_kernels();
+  x[threadIdx.x] += 1;
+}
 void clean_graph() {
   const Device x = counting(kThreads);
   cudaStream_t stream;
@@ -150,6 +153,26 @@ void missing_fence() {
   CHECK(cudaMemset(finished.get(), 0, sizeof(unsigned)));
   START(forgets_fence, 16, 1, 0, x.get(), partial.get(),
         reinterpret_cast<unsigned*>(finished.get()), sum.get());
+  CHECK(cudaDeviceSynchronize());
+}
+
+__global__ void counts(float* x) { x[blockIdx.x * kThreads + threadIdx.x] = 1; }
+__global__ void reads_before_it_waits(const float* x, float* y) {
+  const float value = x[blockIdx.x * kThreads + threadIdx.x];
+  simt::wait_for_previous_kernels();
+  y[blockIdx.x * kThreads + threadIdx.x] = value;
+}
+void read_too_soon() {
+  const Device x = counting(8 * kThreads), y = allocate(8 * kThreads);
+  START(counts, 8, kThreads, 0, x.get());
+  START_AS_IT_IS(reads_before_it_waits, 8, kThreads, 0, x.get(), y.get());
+  CHECK(cudaDeviceSynchronize());
+}
+
+__global__ void never_waits(float* y) { y[threadIdx.x] = 1; }
+void missing_kernel_wait() {
+  const Device y = allocate(kThreads);
+  START_AS_IT_IS(never_waits, 1, kThreads, 0, y.get());
   CHECK(cudaDeviceSynchronize());
 }
 
@@ -269,7 +292,7 @@ void use_after_free() {
   Device y = allocate(kThreads);
   float* p = y.get();
   y.reset();
-  START(add_one, 1, kThreads, 0, p);
+  START_AS_IT_IS(add_one, 1, kThreads, 0, p);
   CHECK(cudaDeviceSynchronize());
 }
 void double_free() {
@@ -328,6 +351,8 @@ const Register registered{CASE(clean_reduction),
                           CASE(missing_barrier),
                           CASE(missing_warp_barrier),
                           CASE(missing_fence),
+                          CASE(read_too_soon),
+                          CASE(missing_kernel_wait),
                           CASE(race_between_blocks),
                           CASE(order_dependence),
                           CASE(barrier_after_exit),

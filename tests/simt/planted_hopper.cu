@@ -197,10 +197,7 @@ void run_product(Bug bug) {
   }
   Maps maps{a.map(3, kDepth, kRows), b.map(3, kDepth, kColumns), out.map(4, kColumns, kRows)};
   if (bug == kNoMap) std::memset(&maps.b, 0, sizeof maps.b);
-  if (simt::launch("hopper_product", kBlocks, kThreads, sizeof(Shared), nullptr,
-                   [=] { hopper_product(maps, bug); }) != cudaSuccess) {
-    std::exit(2);
-  }
+  START(hopper_product, kBlocks, kThreads, sizeof(Shared), maps, bug);
   out.copy(cudaMemcpyDeviceToHost);
   for (int m = 0; m < out.rows; ++m) {
     for (int n = 0; n < kColumns; ++n) {

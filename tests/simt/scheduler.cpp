@@ -148,6 +148,7 @@ struct Thread : ThreadContext {
   Meeting* meeting = nullptr;
   void* operand = nullptr;
   const Parked* parked = nullptr;
+  bool waited = false;  // for previous kernels
   bool exited = false;
 };
 
@@ -177,7 +178,9 @@ Thread* running = nullptr;
 Block* running_block = nullptr;
 constinit Random order(0);  // a seed may be set before this file's own initialisation
 std::map<std::string, int>& launches = *new std::map<std::string, int>;
-char* device_fence = nullptr;  // an object of ThreadSanitizer's, a launch's own
+// Objects of ThreadSanitizer's, a launch's own.
+char* device_fence = nullptr;
+char* previous_kernels = nullptr;
 
 void switch_to_thread(Thread& thread) {
   running = &thread;
@@ -205,6 +208,7 @@ void run_thread() {
   Block& block = *running->owner;
   acquire(&block.forked);
   block.launch.body();
+  if (!running->waited) fail_here("exits without having waited for previous kernels");
   if (running->copies.oldest()) fail_here("exits with copies under way, which nobody waited for");
   if (running->stores.oldest()) {
     fail_here("exits with bulk stores under way, which it has not waited for");
@@ -389,12 +393,11 @@ void start_threads(Block& block, const uint3& index) {
   release(&block.forked);
 }
 
-void run_block(const Launch& launch, const uint3& index, char* kernel_started,
-               char* kernel_joined) {
+void run_block(const Launch& launch, const uint3& index, char* kernel_joined) {
   void* const host = __tsan_get_current_fiber ? __tsan_get_current_fiber() : nullptr;
   Worker* const master = next_worker();
   tsan_switch(master->tsan);
-  acquire(kernel_started);
+  acquire(&launch.enqueued);
   auto block = std::make_unique<Block>(launch);
   block->master = master;
   running_block = block.get();
@@ -496,6 +499,11 @@ void fence(bool whole_device) {
   acquire(object);
 }
 
+void wait_for_previous_kernels() {
+  acquire(previous_kernels);
+  running->waited = true;
+}
+
 void begin(Effect& effect) {
   if (effect_count == kMostEffects) fail_here("has more under way than the emulation has room for");
   effect.index = effect_count;
@@ -548,6 +556,8 @@ void fatal(const std::string& message) {
   std::abort();
 }
 
+void order_after_now(const Launch& launch) { release(&launch.enqueued); }
+
 void run_kernel(const Launch& launch) {
   ++launches[launch.name];
   const dim3& grid = launch.grid;
@@ -555,12 +565,14 @@ void run_kernel(const Launch& launch) {
   std::iota(blocks.begin(), blocks.end(), 0);
   for (std::size_t i = blocks.size(); i > 1; --i) std::swap(blocks[i - 1], blocks[order.below(i)]);
 
-  // Objects of this launch alone: blocks are ordered after what preceded the kernel, and before
-  // what follows it, but not with each other.
-  auto started = std::make_unique<char>(), joined = std::make_unique<char>();
+  // Objects of this launch alone. Blocks are ordered after what preceded the launch, their threads
+  // from where they wait on after what preceded the kernel in its stream, and all before what
+  // follows it; but not with each other.
+  auto preceded = std::make_unique<char>(), joined = std::make_unique<char>();
   auto fenced = std::make_unique<char>();
   device_fence = fenced.get();
-  release(started.get());
+  previous_kernels = preceded.get();
+  release(previous_kernels);
   const std::size_t workers_needed =
       std::size_t{launch.block.x} * launch.block.y * launch.block.z + 1;
   const std::size_t ring =
@@ -570,10 +582,10 @@ void run_kernel(const Launch& launch) {
     run_block(launch,
               {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
                static_cast<unsigned>(i / grid.x / grid.y)},
-              started.get(), joined.get());
+              joined.get());
   }
   acquire(joined.get());
-  device_fence = nullptr;
+  device_fence = previous_kernels = nullptr;
 }
 
 }  // namespace wrn::cuda::simt

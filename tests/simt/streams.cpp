@@ -132,9 +132,9 @@ cudaError_t launch(const char* name, dim3 grid, dim3 block, std::size_t shared, 
   if (shared > device.sharedMemPerBlockOptin) return result(cudaErrorInvalidValue);
   std::string base(name);
   base.resize(std::min(base.find('<'), base.size()));
-  return enqueue(stream, [launch = Launch{base, grid, block, shared, std::move(body)}] {
-    run_kernel(launch);
-  });
+  const auto launch = std::make_shared<const Launch>(base, grid, block, shared, std::move(body));
+  order_after_now(*launch);
+  return enqueue(stream, [launch] { run_kernel(*launch); });
 }
 
 }  // namespace wrn::cuda::simt

@@ -41,6 +41,7 @@ class TestPlantedBugs(unittest.TestCase):
         for case, kernel in (("missing_barrier", "forgets_barrier"),
                              ("missing_warp_barrier", "shuffles_for_a_barrier"),
                              ("missing_fence", "forgets_fence"),
+                             ("read_too_soon", "reads_before_it_waits"),
                              ("race_between_blocks", "writes_of_all_blocks"),
                              ("missing_barrier_after_wait", "waits_without_barrier"),
                              ("stage_reused", "fills_stage_too_soon"),
@@ -70,6 +71,8 @@ class TestPlantedBugs(unittest.TestCase):
     def test_named_by_the_emulation(self):
         kernel = "simt: kernel {}, block ({},0,0)".format
         for build in PROGRAMS:
+            self.check(build, "missing_kernel_wait", kernel("never_waits", 0),
+                       "without having waited for previous kernels")
             self.check(build, "barrier_after_exit", "simt: kernel exits_before_barrier, block (",
                        "each of threads 0-39 waits at __syncthreads() at ", "planted_bugs.cu:",
                        "each of threads 40-63 has exited")
