@@ -34,7 +34,7 @@ void print_steps(std::ostream& out, const Program& program,
   out << "\nSteps: MiB moved, GMAC, modelled microseconds; below them the tensors, in MiB\n";
   for (const Step& step : program.steps()) {
     out << fmt::format(
-        "{:<44} {:>9.2f} {:>9.3f} {:>9}\n", step.name, mib(static_cast<double>(step.bytes())),
+        "{:<52} {:>9.2f} {:>9.3f} {:>9}\n", step.name, mib(static_cast<double>(step.bytes())),
         1e-9 * static_cast<double>(step.macs),
         ceilings ? fmt::format("{:.1f}", 1e6 * model_seconds(step, *ceilings)) : "-");
     out << fmt::format("    reads {}\n    writes {}\n", list_of(step.reads), list_of(step.writes));
@@ -135,7 +135,7 @@ void print_plan(std::ostream& out, const std::string& title, const Program& prog
       1e3 * seconds, batch / seconds, 1e-12 * ceilings->flops, 1e-12 * ceilings->bytes,
       ceilings->device,
       ceilings->multiprocessors > 0
-          ? fmt::format("convolutions in whole tiles, in waves of {} multiprocessors, and the "
+          ? fmt::format("v5's convolutions in whole tiles, in waves of {} multiprocessors, and the "
                         "merging of their sums",
                         ceilings->multiprocessors)
           : "tiles and waves not counted");

@@ -34,17 +34,23 @@ std::int64_t count_of(const nlohmann::json& j, const char* key) {
   return whole_within(0, std::int64_t{1} << 53, j, key, -1);
 }
 
-/// Settings that json converts without loss: it would truncate a fraction, wrap a number around,
-/// and that of one as 2e32 is not defined.
+/// Whether json converts it to the type that `usual` has, an array element by element: it would
+/// truncate a fraction, wrap a number around, and that of one as 2e32 is not defined.
+bool is_exact(const nlohmann::json& value, const nlohmann::json& usual) {
+  if (value.is_array()) {
+    return std::ranges::all_of(value, [](const auto& element) { return is_exact(element, 0); });
+  }
+  if (!value.is_number() || usual.is_number_float()) return true;
+  if (value.is_number_float()) return false;
+  if (usual.is_number_unsigned()) return value.is_number_unsigned();
+  return !value.is_number_unsigned() || value.get<std::uint64_t>() <= INT64_MAX;
+}
+
+/// Settings that json converts without loss.
 std::optional<Settings> exact_settings(const nlohmann::json& given) {
-  const auto is_float = [](const nlohmann::json& value) { return value.is_number_float(); };
   const nlohmann::json usual_settings = Settings();
   for (const auto& [key, usual] : usual_settings.items()) {
-    const nlohmann::json& value = given.at(key);
-    const bool has_float =
-        is_float(value) || (value.is_array() && std::any_of(value.begin(), value.end(), is_float));
-    const bool negative = usual.is_number_unsigned() && !value.is_number_unsigned();
-    if ((has_float && !is_float(usual)) || negative) return std::nullopt;
+    if (!is_exact(given.at(key), usual)) return std::nullopt;
   }
   const Settings settings = given.get<Settings>();
   const nlohmann::json read = settings;
@@ -140,9 +146,9 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     const Settings& s = c.settings;
     const Metrics& sums = c.position.sums;
     if (!exact || s.epochs < 1 || s.batch_size < 1 || s.save_every < 1 || s.threads < 0 ||
-        s.threads > 1024 || c.classes < 0 || c.position.epoch < 0 || c.position.step < 0 ||
-        sums.wrong < 0 || sums.wrong_top5 < 0 || sums.images < 0 || c.steps_per_epoch < 0 ||
-        c.best.epoch < 0) {
+        s.threads > 1024 || s.limit_train < 0 || s.limit_test < 0 || c.classes < 0 ||
+        c.position.epoch < 0 || c.position.step < 0 || sums.wrong < 0 || sums.wrong_top5 < 0 ||
+        sums.images < 0 || c.steps_per_epoch < 0 || c.best.epoch < 0) {
       fail("{}: its metadata has numbers that no run has", file.file.string());
     }
     return c;

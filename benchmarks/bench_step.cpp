@@ -6,7 +6,8 @@
 // The whole is timed as wrn_train runs it, on a GPU by replays of one CUDA graph. Then its steps
 // are launched one by one, in order and upon each other's results, with a mark between any two: so
 // caches are as warm as in training. A time is the median over the runs. Where the steps' sum
-// exceeds the whole, the difference is what gaps and marks between them cost.
+// exceeds the whole, the difference is what gaps and marks between them cost, and what kernels
+// overlap in the whole on a Hopper.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -25,7 +26,7 @@ struct Arguments : StepArguments {
   std::string model = "wrn-28-10", json;
   int runs = 20;
   double dropout = 0;
-  bool op_by_op = false, one_by_one = false;
+  bool op_by_op = false, no_overlap = false;
 };
 
 /// Of all steps of a kind, or of one.
@@ -86,11 +87,11 @@ std::vector<std::pair<std::string, Time>> add_up(const std::vector<Step>& steps,
 }
 
 void print(const std::vector<std::pair<std::string, Time>>& kinds) {
-  fmt::print("{:<28} {:>5} {:>9} {:>6} {:>9} {:>9} {:>8}\n", "kind", "steps", "ms", "share",
+  fmt::print("{:<36} {:>5} {:>9} {:>6} {:>9} {:>9} {:>8}\n", "kind", "steps", "ms", "share",
              "model ms", "TFLOP/s", "GB/s");
   const double all = kinds.back().second.seconds;
   for (const auto& [kind, time] : kinds) {
-    fmt::print("{:<28} {:>5} {:>9.3f} {:>5.1f}% {:>9} {:>9} {:>8.0f}\n", kind, time.steps,
+    fmt::print("{:<36} {:>5} {:>9.3f} {:>5.1f}% {:>9} {:>9} {:>8.0f}\n", kind, time.steps,
                1e3 * time.seconds, 100 * time.seconds / all,
                time.model > 0 ? fmt::format("{:.3f}", 1e3 * time.model) : "-",
                time.macs > 0 ? fmt::format("{:.2f}", 2e-12 * time.macs / time.seconds) : "-",
@@ -117,7 +118,7 @@ nlohmann::json to_json(const std::vector<Step>& steps, const std::vector<double>
 
 int run(Arguments& arguments) {
   Context context = arguments.context();
-  context.overlaps_kernels = !arguments.one_by_one;
+  context.overlaps_kernels = !arguments.no_overlap;
   WideResNetSpec spec = parse_model(arguments.model);
   spec.dropout = static_cast<float>(arguments.dropout);
   TrainingStep training(spec, arguments.batch, Placing::kShared, context, !arguments.op_by_op);
@@ -144,7 +145,7 @@ int run(Arguments& arguments) {
                          {"dropout", arguments.dropout},
                          {"precision", arguments.precision},
                          {"op_by_op", arguments.op_by_op},
-                         {"one_by_one", arguments.one_by_one},
+                         {"no_overlap", arguments.no_overlap},
                          {"device", device_name(context.device())},
                          {"library", library_version(context)},
                          {"runs", arguments.runs},
@@ -169,7 +170,8 @@ int parse_and_run(int argc, char** argv) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_flag("--op-by-op", arguments.op_by_op, "Without fused ops");
-  app.add_flag("--one-by-one", arguments.one_by_one, "Each kernel when the one before has ended");
+  app.add_flag("--no-overlap", arguments.no_overlap,
+               "On a Hopper too, each kernel comes when the one before has ended");
   app.add_option("--json", arguments.json, "Where to write every step's time");
   try {
     app.parse(argc, argv);

@@ -29,14 +29,14 @@ step() {  # NETWORK [FLAG]
   stage "$name" 60 "$bundle/bin/bench_step" --model "wrn-$1" ${2:+"$2"} --json "$out/$name.json"
 }
 step 28-10
-step 28-10 --one-by-one
+step 28-10 --no-overlap
 stage tune 120 "$bundle/bin/tune" --commit "$(cat "$bundle/commit")" --out "$out/choices.inc"
 stage ladder 200 "$bundle/bin/bench_ladder" --json "$out/ladder.json"
 stage ladder_cudnn 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder.json"
 stage pytorch_16_4_40_4 400 "${compare[@]}" --json "$out/pytorch_16_4_40_4.json" \
   --model wrn-16-4 --model wrn-40-4 --rounds 3
 step 16-4
-step 16-4 --one-by-one
+step 16-4 --no-overlap
 step 40-4
 stage pytorch_28_10_rounds 600 "${compare[@]}" --json "$out/pytorch_28_10_rounds.json" \
   --model wrn-28-10 --rounds 3

@@ -40,11 +40,12 @@ class TestBenchmarks(unittest.TestCase):
         for device in DEVICES:
             with self.subTest(device=device), tempfile.TemporaryDirectory() as directory:
                 path = Path(directory) / "step.json"
+                flags = ["--no-overlap"] if device == DEVICES[0] else []
                 done = run("bench_step", "--model", "wrn-10-1", "--runs", 1, "--ceilings", 1, 0.1,
-                           "--one-by-one", *device, *TINY, "--json", path)
+                           *flags, *device, *TINY, "--json", path)
                 self.assertEqual(done.returncode, 0, done.stderr)
                 result = json.loads(path.read_text())
-                self.assertTrue(result["one_by_one"])
+                self.assertEqual(result["no_overlap"], bool(flags))
                 steps = result["steps"]
                 macs = {what: sum(step["macs"] for step in steps if f" {what}" in step["name"])
                         for what in ("fprop", "dgrad", "wgrad")}
@@ -58,6 +59,10 @@ class TestBenchmarks(unittest.TestCase):
                 self.assertAlmostEqual(result["images_per_second"],
                                        1000 / result["step_milliseconds"],
                                        delta=1e-6 * result["images_per_second"])
+                for step in steps:
+                    if any(product in step["name"] for product in macs):
+                        self.assertRegex(step["kind"], r"^conv(Shortcut)? (fprop(, statistics)?|wgrad|"
+                                                       r"dgrad(, activation)?)(, projection)?$")
                 self.assertIn("conv fprop", done.stdout)
                 self.assertRegex(done.stdout, rf"all, one by one +{len(steps)} ")
 

@@ -181,14 +181,16 @@ int run(const Arguments& arguments) {
       fmt::format("{}, {}, {:%Y-%m-%d}, commit {}", device, library_version(context),
                   fmt::gmtime(std::time(nullptr)), arguments.commit);
   fmt::print("{}\n", on);
+  const auto write = [&](const std::vector<cuda::MeasuredChoices>& table) {
+    if (!arguments.out.empty()) write_file_atomically(arguments.out, text_of(table));
+  };
+  write(cuda::measured_choices());  // so that what cannot be written is known at once
   Candidates measured;
   for (const WideResNetSpec& spec : specs) {
     measured.merge(measure(spec, measured, arguments, context));
   }
   const int multiprocessors = context.runtime().target().multiprocessors;
-  const std::vector<cuda::MeasuredChoices> table =
-      replaced(cuda::measured_choices(), {multiprocessors, on, choose(measured)});
-  if (!arguments.out.empty()) write_file_atomically(arguments.out, text_of(table));
+  write(replaced(cuda::measured_choices(), {multiprocessors, on, choose(measured)}));
   return 0;
 }
 

@@ -71,8 +71,8 @@ class Context {
   std::byte* workspace = nullptr;
   /// Whether every step of a Program is an NVTX range, for profilers (CUDA only).
   bool named_ranges = false;
-  /// Whether a kernel may come in before the one before it has ended, on a GPU that can (CUDA only;
-  /// wait_for_previous_kernels() in device.cuh).
+  /// Whether a kernel may come in before the one before it has ended, on a Hopper in a build for
+  /// 90a (CUDA only; wait_for_previous_kernels() in device.cuh).
   bool overlaps_kernels = true;
 
  private:

@@ -2,9 +2,9 @@
 //
 // A .cu file is compiled twice: by nvcc for GPUs, and by the host compiler for the SIMT emulation
 // of tests/simt, which gives threadIdx, __syncthreads() and the other built-ins their meaning
-// there. So kernels keep to two rules: a launch is a call of launch(), as <<<>>> is not C++; and a
-// kernel's shared memory is one struct, which it gets from shared_storage<T>(). A third is that it
-// begins with wait_for_previous_kernels().
+// there. So kernels keep to three rules: a launch is a call of launch(), as <<<>>> is not C++; a
+// kernel's shared memory is one struct, which it gets from shared_storage<T>(); and it calls
+// wait_for_previous_kernels() before it touches global memory.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -45,11 +45,12 @@ __device__ __forceinline__ T& shared_storage() {
 using simt::shared_storage;
 #endif
 
-/// The first thing that every kernel does, or before it touches global memory. Where launch() lets
-/// it, a kernel comes in as the last blocks of the one before leave, and not when all have left: so
-/// it does not cost the time of a launch. Here it waits for that kernel's end and sees its memory,
-/// and lets the next one in behind its own blocks. As every kernel waits, what ends has seen the
-/// end of all before it. (PTX ISA, griddepcontrol.)
+/// Every thread of a kernel calls this, before it touches global memory. Where launch() lets it, a
+/// kernel comes in when all blocks of the one before have begun and there is room, and not when all
+/// have left: so it does not cost the time of a launch. Here it waits for that kernel's end and
+/// sees its memory, and lets the next one in behind its own blocks. As every kernel of ours waits,
+/// what ends has seen the end of all before it; those of libraries are launched in the ordinary
+/// way. (PTX ISA, griddepcontrol.)
 #if defined(__CUDACC__)
 __device__ __forceinline__ void wait_for_previous_kernels() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -19,7 +19,8 @@ namespace wrn::cuda {
 
 // --- conv3x3/conv.cu; in fp32 there are none: Reals of fp32 are for a Context in tf32 ------------
 /// Another convolution whose result is added, as if its taps were more of the first one's: it is
-/// never stored. In fprop one with the same y, in dgrad with the same dx. No image: there is none.
+/// never stored. In fprop one with the same y, in dgrad with the same dx and stride. No image:
+/// there is none.
 template <typename Real>
 struct Projection {
   const Real* image = nullptr;  // its x, or in dgrad its dy

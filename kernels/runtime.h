@@ -70,8 +70,7 @@ struct Runtime {
   /// What convolutions are cut into tiles for.
   Target target() const { return {device.multiProcessorCount, choices}; }
 
-  /// Whether the GPU is a Hopper and this build has code of its own for it, 90a: what is guarded by
-  /// __CUDA_ARCH__ >= 900 runs.
+  /// Whether the GPU is a Hopper and this build has code of its own for it, 90a.
   bool is_hopper() const;
 
   cudaDeviceProp device;

@@ -5,6 +5,9 @@
 
 #include "kernels/context.h"
 #include "kernels/error.h"
+#if defined(WRN_EMULATED)
+#include "tests/simt/simt.h"
+#endif
 
 namespace wrn::test {
 
@@ -23,6 +26,16 @@ inline std::vector<Device> devices() {
 
 /// Whether the GPU is the host's own emulation of one, which is slow.
 inline bool is_emulated() { return device_name(Device::kCuda).starts_with("emulated"); }
+
+/// How often a kernel has been launched. Only the emulation knows: elsewhere 0.
+inline int launches_of([[maybe_unused]] const char* kernel) {
+#if defined(WRN_EMULATED)
+  const auto launched = cuda::simt::launched_kernels();
+  const auto found = launched.find(kernel);
+  if (found != launched.end()) return found->second;
+#endif
+  return 0;
+}
 
 inline const char* name_of(Device device) { return device == Device::kCpu ? "cpu" : "cuda"; }
 

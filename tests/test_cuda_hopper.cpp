@@ -124,25 +124,14 @@ std::vector<float> run_with(const Problem& problem, [[maybe_unused]] unsigned se
   return run(problem, kV5, context);
 }
 
-/// How many there have been. Only the emulation knows.
-int launches_of_v4() {
-#if defined(WRN_EMULATED)
-  const auto launched = cuda::simt::launched_kernels();
-  const auto v4 = launched.find("tensor_core_kernel");
-  return v4 == launched.end() ? 0 : v4->second;
-#else
-  return 0;
-#endif
-}
-
-bool is_hopper() {
+bool device_is_hopper() {
   Context context(Device::kCuda);
   const cudaDeviceProp& device = context.runtime().device;
   return device.major == 9 && device.minor == 0;
 }
 
 void check_all(Direction direction) {
-  if (!is_hopper()) {
+  if (!device_is_hopper()) {
     WARN("skipped: not compute capability 9.0");
     return;
   }
@@ -168,7 +157,7 @@ TEST_CASE("v5's dgrad is right, and the same with every seed") { check_all(Direc
 TEST_CASE("v5's wgrad is right, and the same with every seed") { check_all(Direction::kWgrad); }
 
 TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in any tiles") {
-  if (!is_hopper()) {
+  if (!device_is_hopper()) {
     WARN("skipped: not compute capability 9.0");
     return;
   }
@@ -186,9 +175,10 @@ TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in an
         INFO(name(direction) << " c=" << s.c << ": v" << choice.version << ", " << choice.columns
                              << " columns, " << choice.parts << " parts");
         context.runtime().choices = {&choice, 1};
-        const int before = launches_of_v4();
+        const int before = test::launches_of("tensor_core_kernel");
         check(run(problem, kProgram, context), problem);
-        if (test::is_emulated()) CHECK(launches_of_v4() - before == (choice.version == 4));
+        if (test::is_emulated())
+          CHECK(test::launches_of("tensor_core_kernel") - before == (choice.version == 4));
       }
       const cuda::Choice impossible{product, s, 5, 96, 1};
       context.runtime().choices = {&impossible, 1};
@@ -198,7 +188,7 @@ TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in an
 }
 
 TEST_CASE("where no tap sees an image, dgrad is 0, whatever dy is") {
-  if (!is_hopper()) return;
+  if (!device_is_hopper()) return;
   const ConvShape s{1, 16, 16, 16, 16, 1, 2};
   Problem problem(Direction::kDgrad, s);
   for (bf16& dy : problem.input[0]) dy = to_bf16(INFINITY);
@@ -238,7 +228,7 @@ TEST_CASE("the shapes take every width of tile in every direction") {
   std::set<int> all(cuda::v5::kWidths.begin(), cuda::v5::kWidths.end());
   CHECK(widths[0] == all);
   CHECK(widths[2] == all);
-  all.erase(256);  // wider than kWidestOfDgrad
+  all.erase(256);  // wider than widest_of(kDgrad)
   CHECK(widths[1] == all);
 }
 
@@ -259,7 +249,7 @@ TEST_CASE("v5 names the GPU that it is not for") {
 }
 
 TEST_CASE("a tensor map that the driver refuses is an error that names it") {
-  if (!is_hopper()) return;  // whose drivers alone know maps
+  if (!device_is_hopper()) return;  // whose drivers alone know maps
   const DeviceArray<bf16> tensor(4096);
   CUtensorMap map;
   std::string message;

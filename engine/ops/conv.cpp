@@ -28,22 +28,6 @@ Tensor make_output(Tape& tape, const Conv& conv) {
   return tape.make(conv.layer, {s.n, s.p(), s.q(), s.k}, conv.x.dtype());
 }
 
-Tensor record_fprop(Tape& tape, const Conv& conv) {
-  const Tensor y = make_output(tape, conv);
-  tape.step({.name = conv.layer + " fprop",
-             .reads = {conv.x, conv.filters},
-             .writes = {y},
-             .workspace = WRN_ON(tape.context(), conv_fprop_workspace(conv.shape, tape.context())),
-             .macs = conv.shape.macs(),
-             .conv = ConvWork{ConvProduct::kFprop, conv.shape},
-             .run = [conv, y](Context& context) {
-               WRN_ON_REAL(y, context,
-                           conv_fprop(conv.x.data<Real>(), conv.filters.data<Real>(),
-                                      y.data<Real>(), conv.shape, context));
-             }});
-  return y;
-}
-
 void record_wgrad(Tape& tape, const Conv& conv, const Tensor& dy) {
   if (!tape.needs_gradient(conv.w)) return;
   const Tensor dw = tape.make_gradient(conv.w);
@@ -79,7 +63,18 @@ Tensor record_dgrad(Tape& tape, const Conv& conv, const Tensor& dy) {
 
 Tensor conv2d(Tape& tape, const Tensor& x, const Tensor& w, int stride) {
   const Conv conv = check_conv("conv2d", tape, x, w, stride);
-  const Tensor y = record_fprop(tape, conv);
+  const Tensor y = make_output(tape, conv);
+  tape.step({.name = conv.layer + " fprop",
+             .reads = {conv.x, conv.filters},
+             .writes = {y},
+             .workspace = WRN_ON(tape.context(), conv_fprop_workspace(conv.shape, tape.context())),
+             .macs = conv.shape.macs(),
+             .conv = ConvWork{ConvProduct::kFprop, conv.shape},
+             .run = [conv, y](Context& context) {
+               WRN_ON_REAL(y, context,
+                           conv_fprop(conv.x.data<Real>(), conv.filters.data<Real>(),
+                                      y.data<Real>(), conv.shape, context));
+             }});
   tape.on_backward([=, &tape] {
     const Tensor dy = tape.gradient(y);
     if (!dy) return;

@@ -15,7 +15,6 @@ struct Conv {
 Conv check_conv(const char* op, const Tape&, const Tensor& x, const Tensor& w, int stride);
 /// The output, [n,p,q,k], for a step to write.
 Tensor make_output(Tape&, const Conv&);
-Tensor record_fprop(Tape&, const Conv&);
 /// Adds to the filters' gradient, if they need one.
 void record_wgrad(Tape&, const Conv&, const Tensor& dy);
 /// Its part of x's gradient, which is not added yet.

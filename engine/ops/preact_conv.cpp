@@ -30,7 +30,7 @@ struct Projected {
 void add_to(Step& step, const Projected& projected) {
   const auto& [conv, image] = projected;
   if (!conv) return;
-  step.name += ", with " + conv->layer;
+  step.name += ", projection";
   step.reads.push_back(image);
   step.reads.push_back(conv->filters);
   step.macs += conv->shape.macs();

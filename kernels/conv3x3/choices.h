@@ -3,7 +3,9 @@
 // that a model of their costs chooses (v5_tiles.h).
 //
 // benchmarks/tune.cpp measures, and writes choices.inc, which is compiled in. Launchers and plans
-// see the choices of their device as a part of the Target that they cut tiles for.
+// see the choices of their device as a part of the Target that they cut tiles for. What is measured
+// are all convolutions of a fused training step that have the product and shape, with what their
+// epilogues and projections add; chosen is the kernel of any other of that shape, too.
 #pragma once
 
 #include <span>

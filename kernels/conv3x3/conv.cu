@@ -9,9 +9,10 @@
 // The same with batch norm in their epilogues (fused.h), of which v3 has none.
 #include <algorithm>
 
-#include "kernels/channel_sums.cuh"
+#include "kernels/channel_sums.h"
 #include "kernels/conv3x3/ladder.h"
 #include "kernels/conv3x3/v5_tiles.h"
+#include "kernels/device.cuh"
 #include "kernels/fused.h"
 
 namespace wrn::cuda {
@@ -88,7 +89,8 @@ void conv_fprop_statistics(const Real* x, const Real* w, const Projection<Real>&
   WRN_CHECK(context.precision() == kPrecision<Real>, "a fused convolution in another precision");
   const auto& [from, filters, s] = projection;
   WRN_CHECK(!from || (s.n == shape.n && s.p() == shape.p() && s.q() == shape.q() && s.k == shape.k),
-            "a projection with another y");
+            "a projection to {} x {} x {} x {} beside {} x {} x {} x {}", s.n, s.p(), s.q(), s.k,
+            shape.n, shape.p(), shape.q(), shape.k);
   float* partial = reinterpret_cast<float*>(context.workspace);
   const WithMoments<Real> epilogue{residual, partial};
   unsigned tiles = 0;
@@ -113,7 +115,8 @@ void conv_dgrad_activation(const Real* dy, const Real* w, const Projection<Real>
   const auto& [from, filters, s] = projection;
   WRN_CHECK(!from || (s.n == shape.n && s.h == shape.h && s.w == shape.w && s.c == shape.c &&
                       s.stride == shape.stride),
-            "a projection with another dx");
+            "a projection of {} x {} x {} x {} with stride {} beside {} x {} x {} x {} with {}",
+            s.n, s.h, s.w, s.c, s.stride, shape.n, shape.h, shape.w, shape.c, shape.stride);
   WRN_CHECK(a.epsilon > 0 && a.dropout >= 0 && a.dropout < 1, "epsilon {}, dropout with p = {}",
             a.epsilon, a.dropout);
   float* partial = reinterpret_cast<float*>(context.workspace);

@@ -43,8 +43,9 @@ template <typename Epilogue>
 void run_dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf16* dx,
                const ConvShape& s, const Epilogue& epilogue, Context& context) {
   const Convolution sources[kMostSources] = {{dy, w, s}, projection};
-  for (const auto& [image, filters, shape] : sources) {
-    if (image) check(shape, image, filters, dx, context);
+  const int count = projection.image ? 2 : 1;
+  for (int i = 0; i < count; ++i) {
+    check(sources[i].shape, sources[i].image, sources[i].w, dx, context);
   }
   Gather g(s);
   g.columns = s.c;
@@ -57,9 +58,7 @@ void run_dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection
     g.part[g.parts].out_y = phase.h;
     g.part[g.parts++].out_x = phase.w;
   }
-  for (const Convolution& of : sources) {
-    if (of.image) add_source(g, of);
-  }
+  for (int i = 0; i < count; ++i) add_source(g, sources[i]);
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int i, int box) {
     make_phase_map(map, image, s, g.blocks, all[static_cast<std::size_t>(i)], box);
   };

@@ -23,8 +23,9 @@ template <typename Epilogue>
 void run_fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection, bf16* y,
                const ConvShape& s, const Epilogue& epilogue, Context& context) {
   const Convolution sources[kMostSources] = {{x, w, s}, projection};
-  for (const auto& [image, filters, shape] : sources) {
-    if (image) check(shape, image, filters, y, context);
+  const int count = projection.image ? 2 : 1;
+  for (int i = 0; i < count; ++i) {
+    check(sources[i].shape, sources[i].image, sources[i].w, y, context);
   }
   Gather g(s);
   g.columns = s.k;
@@ -33,9 +34,7 @@ void run_fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection,
   g.w = s.q();
   g.out_step = 1;
   g.parts = 1;
-  for (const Convolution& of : sources) {
-    if (of.image) add_source(g, of);
-  }
+  for (int i = 0; i < count; ++i) add_source(g, sources[i]);
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int, int box) {
     make_image_map(map, image, s.n, s.p(), s.q(), s.k, g.blocks, box, 1);
   };

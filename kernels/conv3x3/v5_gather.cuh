@@ -1,6 +1,6 @@
 // v5's fprop and dgrad: D[pixels, columns] gathers patches of images, seen through taps, and
 // multiplies them by filters. The depth is taps x channels, in chunks of one tap's 64, 32 or 16
-// channels; a slice is 64 deep. A projection (epilogue.h) is a second convolution of the same D:
+// channels; a slice is 64 deep. A projection (fused.h) is a second convolution of the same D:
 // the depth goes on in its images and filters.
 //
 // An epilogue (epilogue.h) reads an image like D beside the sums. It comes as D leaves, in boxes,
@@ -429,8 +429,8 @@ void run(Gather& g, const Convolution (&sources)[kMostSources], const Epilogue& 
          const bf16* out, MapImage map_image, Context& context) {
   const Target target = context.runtime().target();
   const bf16* beside = beside_of(epilogue);
-  constexpr int kWidest = kAcrossB ? kWidestOfDgrad : kWidestOfFprop;
   constexpr ConvProduct kProduct = kAcrossB ? ConvProduct::kDgrad : ConvProduct::kFprop;
+  constexpr int kWidest = widest_of(kProduct);
   with_tile<kWidest>(gather_columns(kProduct, sources[0].shape, target), [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;

@@ -22,10 +22,8 @@ constexpr int kConsumers = 2;
 constexpr std::array kWidths = {16, 32, 64, 128, 160, 192, 256};
 /// Of dgrad, whose epilogue has too few registers with 256 columns. Two of 128 columns take a tenth
 /// longer.
-constexpr int kWidestOfDgrad = 192;
-constexpr int kWidestOfFprop = 256;
 constexpr int widest_of(ConvProduct product) {
-  return product == ConvProduct::kDgrad ? kWidestOfDgrad : kWidths.back();
+  return product == ConvProduct::kDgrad ? 192 : kWidths.back();
 }
 constexpr int units_of_consumer(int columns) { return columns > 160 ? 1 : 2; }
 constexpr int rows_of_tile(int columns) { return kConsumers * units_of_consumer(columns) * kUnit; }
@@ -143,11 +141,9 @@ inline std::vector<Phase> phases(const ConvShape& s) {
 inline int gather_columns(ConvProduct product, const ConvShape& s, const Target& target) {
   const Choice* chosen = find_choice(product, s, target);
   if (chosen != nullptr && chosen->version == 5) return chosen->columns;
-  const std::int64_t blocks = PixelBlocks(s).count;
-  return product == ConvProduct::kFprop
-             ? tile_columns(blocks, s.k, kWidestOfFprop, target.multiprocessors)
-             : tile_columns(blocks * std::ssize(phases(s)), s.c, kWidestOfDgrad,
-                            target.multiprocessors);
+  const bool forward = product == ConvProduct::kFprop;
+  const std::int64_t blocks = PixelBlocks(s).count * (forward ? 1 : std::ssize(phases(s)));
+  return tile_columns(blocks, forward ? s.k : s.c, widest_of(product), target.multiprocessors);
 }
 
 /// How many tiles the column sums of their epilogues come from: those of each consumer.
@@ -247,7 +243,7 @@ inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape&
 /// The multiply-adds that the device could do in the time that its busiest multiprocessor
 /// multiplies: beyond those of the shape, and of a projection that is added to it, what the tiles'
 /// edges, wgrad's last part and the last wave waste. Block i of the persistent grid has the tiles
-/// i, i + target, ...
+/// i, i + multiprocessors, ...
 inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const Target& target,
                                   const std::optional<ConvShape>& projection = {}) {
   const int multiprocessors = target.multiprocessors;

@@ -165,14 +165,16 @@ __global__ void reads_before_it_waits(const float* x, float* y) {
 void read_too_soon() {
   const Device x = counting(8 * kThreads), y = allocate(8 * kThreads);
   START(counts, 8, kThreads, 0, x.get());
-  START_AS_IT_IS(reads_before_it_waits, 8, kThreads, 0, x.get(), y.get());
+  CHECK(simt::launch("reads_before_it_waits", 8, kThreads, 0, nullptr,
+                     [x = x.get(), y = y.get()] { reads_before_it_waits(x, y); }));
   CHECK(cudaDeviceSynchronize());
 }
 
-__global__ void never_waits(float* y) { y[threadIdx.x] = 1; }
+__global__ void never_waits_for_kernels(float* y) { y[threadIdx.x] = 1; }
 void missing_kernel_wait() {
   const Device y = allocate(kThreads);
-  START_AS_IT_IS(never_waits, 1, kThreads, 0, y.get());
+  CHECK(simt::launch("never_waits_for_kernels", 1, kThreads, 0, nullptr,
+                     [y = y.get()] { never_waits_for_kernels(y); }));
   CHECK(cudaDeviceSynchronize());
 }
 
@@ -292,7 +294,7 @@ void use_after_free() {
   Device y = allocate(kThreads);
   float* p = y.get();
   y.reset();
-  START_AS_IT_IS(add_one, 1, kThreads, 0, p);
+  START(add_one, 1, kThreads, 0, p);
   CHECK(cudaDeviceSynchronize());
 }
 void double_free() {

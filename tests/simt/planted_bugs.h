@@ -21,18 +21,17 @@ inline void check(cudaError_t code, const char* call) {
 }
 #define CHECK(call) ::planted::check(call, #call)
 
-/// `waits`: for the kernels before it, as every kernel must, by itself.
-template <bool waits, typename... P>
+/// Launches a kernel, which need not wait for those before by itself.
+template <typename... P>
 void start(const char* name, void (*kernel)(P...), unsigned grid, unsigned block,
            std::size_t shared, std::type_identity_t<P>... args) {
   const auto body = [=] {
-    if (!waits) simt::wait_for_previous_kernels();
+    simt::wait_for_previous_kernels();
     kernel(args...);
   };
   check(simt::launch(name, grid, block, shared, nullptr, body), name);
 }
-#define START(kernel, ...) ::planted::start<false>(#kernel, kernel, __VA_ARGS__)
-#define START_AS_IT_IS(kernel, ...) ::planted::start<true>(#kernel, kernel, __VA_ARGS__)
+#define START(kernel, ...) ::planted::start(#kernel, kernel, __VA_ARGS__)
 
 struct Deleter {
   void operator()(float* p) const { CHECK(cudaFree(p)); }
