@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "apps/classifier.h"
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "data/cifar.h"
 #include "data/image_file.h"
@@ -61,13 +62,7 @@ Arguments parse(int argc, char** argv) {
   app.add_option("-b,--batch-size", a.batch_size, "images at a time")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& done) {
-    std::exit(app.exit(done));
-  } catch (const CLI::ParseError& error) {
-    throw Error(one_line(error.what()) + "; see --help", Status::kUsage);
-  }
+  if (const auto status = parse_command_line(app, argc, argv)) std::exit(*status);
   return a;
 }
 

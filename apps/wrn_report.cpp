@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "apps/report.h"
 #include "engine/atomic_file.h"
@@ -29,13 +30,7 @@ int run(int argc, char** argv) {
                  "The page (default report.html in RUN_DIR, or here if they are several)")
       ->type_name("FILE");
   app.set_version_flag("--version", "wrn_report " WRN_VERSION);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& done) {
-    return app.exit(done);
-  } catch (const CLI::ParseError& error) {
-    throw wrn::Error(fmt::format("{}; see --help", error.what()), wrn::Status::kUsage);
-  }
+  if (const auto status = wrn::parse_command_line(app, argc, argv)) return *status;
   if (directories.size() > kMostRuns) {
     throw wrn::Error(fmt::format("{} runs are more than one page can compare ({})",
                                  directories.size(), kMostRuns),

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <string>
 
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "data/synthetic.h"
 #include "kernels/error.h"
@@ -28,14 +29,7 @@ void run(int argc, char** argv) {
   app.add_option("--seed", seed, "Seed: the same seed gives the same bytes on every machine")
       ->check(CLI::NonNegativeNumber)  // CLI11 alone would take -1 for 2^64 - 1
       ->capture_default_str();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    app.exit(help);
-    return;
-  } catch (const CLI::ParseError& error) {
-    throw wrn::Error(fmt::format("{}; see --help", error.what()), wrn::Status::kUsage);
-  }
+  if (wrn::parse_command_line(app, argc, argv)) return;
   wrn::write_synthetic(dir, train, test, seed);
   fmt::print("{}: {} training and {} test images, seed {}\n", dir, train, test, seed);
 }

@@ -13,6 +13,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "benchmarks/stopwatch.h"
 #include "benchmarks/training_step.h"
@@ -121,13 +122,7 @@ int parse_and_run(int argc, char** argv) {
   app.allow_extras();
   app.footer(
       "Other flags are Google Benchmark's: --benchmark_filter=REGEX, --benchmark_out=FILE, ...");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    throw Error(fmt::format("{}; see --help", error.what()), Status::kUsage);
-  }
+  if (const auto status = parse_command_line(app, argc, argv)) return *status;
   std::vector<std::string> rest = app.remaining();
   std::vector<char*> flags{argv[0]};
   for (std::string& flag : rest) flags.push_back(flag.data());

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "apps/history.h"
 #include "benchmarks/stopwatch.h"
@@ -173,13 +174,7 @@ int parse_and_run(int argc, char** argv) {
   app.add_flag("--no-overlap", arguments.no_overlap,
                "On a Hopper too, each kernel comes when the one before has ended");
   app.add_option("--json", arguments.json, "Where to write every step's time");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    throw Error(fmt::format("{}; see --help", error.what()), Status::kUsage);
-  }
+  if (const auto status = parse_command_line(app, argc, argv)) return *status;
   return run(arguments);
 }
 

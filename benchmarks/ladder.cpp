@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "apps/history.h"
 #include "benchmarks/stopwatch.h"
@@ -144,14 +145,7 @@ void run(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--only", options.only, "Versions whose name has this, beside v0: v3");
   app.add_option("--json", options.json, "Where to write all times, for ladder_table.py");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    app.exit(help);
-    return;
-  } catch (const CLI::ParseError& error) {
-    throw Error(fmt::format("{}; see --help", error.what()), Status::kUsage);
-  }
+  if (parse_command_line(app, argc, argv)) return;
   check_available(Device::kCuda);
   Context context(Device::kCuda);
   const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);

@@ -18,6 +18,7 @@
 #include <ctime>
 #include <map>
 
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "apps/history.h"
 #include "benchmarks/stopwatch.h"
@@ -213,13 +214,7 @@ int parse_and_run(int argc, char** argv) {
       });
   app.add_option("--out", arguments.out,
                  "Where to write the table, with all that this program has of other GPUs");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::ParseError& error) {
-    throw Error(fmt::format("{}; see --help", error.what()), Status::kUsage);
-  }
+  if (const auto status = parse_command_line(app, argc, argv)) return *status;
   return run(arguments);
 }
 
