@@ -151,17 +151,17 @@ void check_fprop(const ConvShape& s, const ConvShape& of_added, Context& context
                            residual = random_stored<Real>(s.y_size(), 3, 300);
   const Added projection{of_added, random_stored<Real>(of_added.x_size(), 4),
                          random_stored<Real>(of_added.w_size(), 5)};
-  const auto products = [&](bool magnitude, bool projects) {
-    const Values own = oracle::conv(operand<Real>(x, magnitude), operand<Real>(w, magnitude), s);
-    return projects
-               ? oracle::add(own, oracle::conv(operand<Real>(projection.image, magnitude),
-                                               operand<Real>(projection.w, magnitude), of_added))
-               : own;
-  };
+  Values own[2], both[2];  // products, and their magnitudes
+  for (const bool magnitude : {false, true}) {
+    own[magnitude] = oracle::conv(operand<Real>(x, magnitude), operand<Real>(w, magnitude), s);
+    both[magnitude] =
+        oracle::add(own[magnitude], oracle::conv(operand<Real>(projection.image, magnitude),
+                                                 operand<Real>(projection.w, magnitude), of_added));
+  }
   for (const auto& [adds, projects] :
        {std::pair(false, false), {true, false}, {false, true}, {true, true}}) {
     INFO(text(s) << " residual=" << adds << " projection=" << projects);
-    Values expected = products(false, projects), allowed = products(true, projects);
+    Values expected = (projects ? both : own)[0], allowed = (projects ? both : own)[1];
     if (adds) expected = oracle::add(std::move(expected), to_double(residual));
     for (std::size_t i = 0; i < allowed.size(); ++i) {
       allowed[i] = kProducts * allowed[i] + (adds ? kFew * std::abs(expected[i]) : 0);
@@ -364,16 +364,16 @@ void check_dgrad(const ConvShape& s, const ConvShape& of_added, Context& context
                            w = random_stored<Real>(s.w_size(), 2);
   const Added projection{of_added, random_stored<Real>(of_added.y_size(), 3),
                          random_stored<Real>(of_added.w_size(), 4)};
-  const auto products = [&](bool magnitude, bool projects) {
-    const Values own =
+  Values own[2], both[2];  // products, and their magnitudes
+  for (const bool magnitude : {false, true}) {
+    own[magnitude] =
         oracle::conv_dgrad(operand<Real>(dy, magnitude), operand<Real>(w, magnitude), s);
-    return projects ? oracle::add(
-                          own, oracle::conv_dgrad(operand<Real>(projection.image, magnitude),
-                                                  operand<Real>(projection.w, magnitude), of_added))
-                    : own;
-  };
+    both[magnitude] = oracle::add(
+        own[magnitude], oracle::conv_dgrad(operand<Real>(projection.image, magnitude),
+                                           operand<Real>(projection.w, magnitude), of_added));
+  }
   for (const bool projects : {false, true}) {
-    const Values sums = products(false, projects), magnitudes = products(true, projects);
+    const auto& [sums, magnitudes] = projects ? both : own;
     for (const float p : {0.0F, 0.25F}) {
       INFO(text(s) << " p=" << p << " projection=" << projects);
       const std::vector<std::uint8_t> mask = activation<Real>(image, n, p, false, 0, context).mask;

@@ -19,15 +19,11 @@ void make_phase_map(CUtensorMap& map, const bf16* dx, const ConvShape& s, const 
 /// A convolution whose gradients dx sums.
 void add_source(Gather& g, const Convolution& of) {
   const auto& [dy, w, s] = of;
-  const int i = g.sources++;
-  Source& source = g.source[i];
-  source.channels = s.k;
-  source.box = box_width(s.k);
-  source.step = 1;
+  const int i = g.sources;
+  Source& source = add_source(g, dy, s.n, s.p(), s.q(), s.k, 1);
   source.direction = -1;
   source.filter_down = s.stride * s.r;
   source.filter_right = s.stride;
-  make_image_map(source.images, dy, s.n, s.p(), s.q(), s.k, g.blocks, source.box, 1);
   Part* part = g.part;
   for (const auto& [y, x, down, right] : phases(s)) {
     (part++)->of[i] = {down.count,
@@ -42,11 +38,7 @@ void add_source(Gather& g, const Convolution& of) {
 template <typename Epilogue>
 void run_dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf16* dx,
                const ConvShape& s, const Epilogue& epilogue, Context& context) {
-  const Convolution sources[kMostSources] = {{dy, w, s}, projection};
-  const int count = projection.image ? 2 : 1;
-  for (int i = 0; i < count; ++i) {
-    check(sources[i].shape, sources[i].image, sources[i].w, dx, context);
-  }
+  const std::vector<Convolution> sources = check_sources({dy, w, s}, projection, dx, context);
   Gather g(s);
   g.columns = s.c;
   g.n = s.n;
@@ -58,7 +50,7 @@ void run_dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection
     g.part[g.parts].out_y = phase.h;
     g.part[g.parts++].out_x = phase.w;
   }
-  for (int i = 0; i < count; ++i) add_source(g, sources[i]);
+  for (const Convolution& of : sources) add_source(g, of);
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int i, int box) {
     make_phase_map(map, image, s, g.blocks, all[static_cast<std::size_t>(i)], box);
   };

@@ -7,26 +7,18 @@ namespace {
 /// A convolution that y sums.
 void add_source(Gather& g, const Convolution& of) {
   const auto& [x, w, s] = of;
-  const int i = g.sources++;
-  Source& source = g.source[i];
-  source.channels = s.c;
-  source.box = box_width(s.c);
-  source.step = s.stride;
+  const int i = g.sources;
+  Source& source = add_source(g, x, s.n, s.h, s.w, s.c, s.stride);
   source.direction = 1;
   source.filter_down = s.r;
   source.filter_right = 1;
-  make_image_map(source.images, x, s.n, s.h, s.w, s.c, g.blocks, source.box, s.stride);
   g.part[0].of[i] = {s.r, s.r, -s.pad(), -s.pad(), 0, gather_slices(s.r * s.r, s.c)};
 }
 
 template <typename Epilogue>
 void run_fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection, bf16* y,
                const ConvShape& s, const Epilogue& epilogue, Context& context) {
-  const Convolution sources[kMostSources] = {{x, w, s}, projection};
-  const int count = projection.image ? 2 : 1;
-  for (int i = 0; i < count; ++i) {
-    check(sources[i].shape, sources[i].image, sources[i].w, y, context);
-  }
+  const std::vector<Convolution> sources = check_sources({x, w, s}, projection, y, context);
   Gather g(s);
   g.columns = s.k;
   g.n = s.n;
@@ -34,7 +26,7 @@ void run_fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection,
   g.w = s.q();
   g.out_step = 1;
   g.parts = 1;
-  for (int i = 0; i < count; ++i) add_source(g, sources[i]);
+  for (const Convolution& of : sources) add_source(g, of);
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int, int box) {
     make_image_map(map, image, s.n, s.p(), s.q(), s.k, g.blocks, box, 1);
   };

@@ -422,10 +422,31 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
+/// What D sums, checked: a convolution and, if there is one, a projection.
+inline std::vector<Convolution> check_sources(const Convolution& own,
+                                              const Projection<bf16>& projection, const bf16* out,
+                                              Context& context) {
+  std::vector<Convolution> all{own};
+  if (projection.image) all.push_back(projection);
+  for (const auto& [image, filters, shape] : all) check(shape, image, filters, out, context);
+  return all;
+}
+
+/// Adds a source of `image`s [n,h,w,channels], of which D's next pixel sees that `step` further.
+inline Source& add_source(Gather& g, const bf16* image, int n, int h, int w, int channels,
+                          int step) {
+  Source& source = g.source[g.sources++];
+  source.channels = channels;
+  source.box = box_width(channels);
+  source.step = step;
+  make_image_map(source.images, image, n, h, w, channels, g.blocks, source.box, step);
+  return source;
+}
+
 /// Chooses a tile, maps what depends on it, images like `out` by map_image(map, image, part, box of
 /// columns), and launches g.
 template <bool kAcrossB, typename Epilogue, typename MapImage>
-void run(Gather& g, const Convolution (&sources)[kMostSources], const Epilogue& epilogue,
+void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epilogue,
          const bf16* out, MapImage map_image, Context& context) {
   const Target target = context.runtime().target();
   const bf16* beside = beside_of(epilogue);
@@ -435,12 +456,12 @@ void run(Gather& g, const Convolution (&sources)[kMostSources], const Epilogue& 
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
     static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kStages >= 2);
-    for (int i = 0; i < g.sources; ++i) {
+    for (std::size_t i = 0; i < sources.size(); ++i) {
       Source& source = g.source[i];
-      const ConvShape& s = sources[i].shape;
+      const auto& [image, filters, s] = sources[i];
       const int taps = s.r * s.r, across = kAcrossB ? tile.kPanel : N;
       const std::int64_t tap = std::int64_t{s.c} * 2;
-      make_tensor_map(source.filters, sources[i].w,
+      make_tensor_map(source.filters, filters,
                       {{s.c, 2, kAcrossB ? across : source.box},
                        {taps, tap, 1},
                        {s.k, tap * taps, kAcrossB ? source.box : across}});
