@@ -30,7 +30,9 @@
 // behind it, let it pass. A NaN stays a NaN, and its bit is clear, as in relu_backward.
 //
 // Where the convolutions bring the sums (fused.h), only the third launch is left of either pass.
+#include <algorithm>
 #include <bit>
+#include <initializer_list>
 
 #include "kernels/channel_sums.cuh"
 #include "kernels/fused.h"
@@ -78,10 +80,13 @@ Tiling tiling(const ImageShape& s, int width) {
   return t;
 }
 
-/// Whether groups of kWide channels can be accessed as one.
-template <typename... Real>
-bool wide(const ImageShape& s, const Real*... images) {
-  return (... && (s.c % kWide<Real> == 0 && aligned16(images)));
+/// Whether groups of kWide<Real> channels, of images and of fp32 parameters, can be accessed in 16
+/// bytes.
+template <typename Real>
+bool wide(const ImageShape& s, std::initializer_list<const Real*> images,
+          std::initializer_list<const float*> parameters) {
+  return s.c % kWide<Real> == 0 && std::all_of(images.begin(), images.end(), aligned16) &&
+         std::all_of(parameters.begin(), parameters.end(), aligned16);
 }
 
 /// What a thread owns: its group of channels, and of its tile the rows first, first + step, ...
@@ -97,13 +102,10 @@ struct Place {
         end(begin + t.tile_rows < t.rows ? begin + t.tile_rows : t.rows) {}
 };
 
-/// The parameters or statistics of a thread's channels. Only images are known to be aligned.
+/// The parameters or statistics of a thread's channels.
 template <int V>
 __device__ Floats<V> load_channels(const float* p, const Place& at) {
-  Floats<V> v{};
-#pragma unroll
-  for (int i = 0; i < V; ++i) v.at[i] = at.inside ? p[std::int64_t{at.group} * V + i] : 0;
-  return v;
+  return at.inside ? grouped<V>(p)[at.group] : Floats<V>{};
 }
 
 /// What the threads of a block hold, [blockDim.y][blockDim.x], of which there are at most kMost.
@@ -247,7 +249,7 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
   Floats<V> scale = load_channels<V>(gamma, at);
   const Floats<V> spread = load_channels<V>(variance, at);
 #pragma unroll
-  for (int i = 0; i < V; ++i) scale.at[i] *= 1 / sqrtf(spread.at[i] + epsilon);
+  for (int i = 0; i < V; ++i) scale.at[i] *= rsqrtf(spread.at[i] + epsilon);
   const float growth = 1 / (1 - draws.dropout.p);
   // All threads go round equally often, as those of a warp meet in gather_mask.
   for (std::int64_t first = at.begin; first < at.end; first += kRows * blockDim.y) {
@@ -267,9 +269,10 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
         keeps = kept<V>(draws, r, at.group * V, t.channels);
       }
       unsigned passed = 0;
+      Floats<V> values = to_floats(v[j]);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        float value = (to_float(v[j].at[i]) - center.at[i]) * scale.at[i] + shift.at[i];
+        float value = (values.at[i] - center.at[i]) * scale.at[i] + shift.at[i];
         if constexpr (kBehind != Behind::kNothing) {
           passed |= there && value > 0 ? 1U << i : 0;
           value = value < 0 ? 0 : value;
@@ -277,10 +280,10 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
         if constexpr (kBehind == Behind::kReluAndDropout) {
           value = (keeps >> i & 1) != 0 ? value * growth : 0;
         }
-        v[j].at[i] = from_float<Real>(value);
+        values.at[i] = value;
       }
       if constexpr (kBehind == Behind::kReluAndDropout) passed &= keeps;
-      if (there) out[r * t.groups + at.group] = v[j];
+      if (there) out[r * t.groups + at.group] = from_floats<Real>(values);
       if (kBehind != Behind::kNothing && mask != nullptr) {
         passed = gather_mask<V>(passed);
         if (there && threadIdx.x * V % kMaskBits == 0) {
@@ -326,11 +329,11 @@ __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const floa
     }
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
+      const Floats<V> of_y = to_floats(d[j]), of_x = to_floats(v[j]);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        const float of_y = to_float(d[j].at[i]);
-        mine.dy.at[i] += of_y;
-        mine.dy_x.at[i] += of_y * (to_float(v[j].at[i]) - center.at[i]);
+        mine.dy.at[i] += of_y.at[i];
+        mine.dy_x.at[i] += of_y.at[i] * (of_x.at[i] - center.at[i]);
       }
     }
   }
@@ -349,7 +352,7 @@ __global__ void __launch_bounds__(kMergeThreads, 1)
   const auto all = merge_tiles<GradientSums<1>>(partial, tiles, c, channels);
   if (threadIdx.y > 0 || c >= channels) return;
   dbeta[c] = all.dy.at[0];
-  dgamma[c] = all.dy_x.at[0] / sqrtf(spread + epsilon);
+  dgamma[c] = all.dy_x.at[0] * rsqrtf(spread + epsilon);
 }
 
 template <typename Real, int V, bool kRelu>
@@ -372,7 +375,7 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
   const float share = 1 / static_cast<float>(t.rows);
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    const float r = 1 / sqrtf(spread.at[i] + epsilon);
+    const float r = rsqrtf(spread.at[i] + epsilon);
     scale.at[i] *= r;
     offset.at[i] *= share;
     slope.at[i] *= r * share;
@@ -390,14 +393,15 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
+      Floats<V> values = to_floats(d[j]);
+      const Floats<V> of_x = to_floats(v[j]), of_skip = to_floats(s[j]);  // zeros if there is none
 #pragma unroll
       for (int i = 0; i < V; ++i) {
-        const float distance = to_float(v[j].at[i]) - center.at[i];
-        d[j].at[i] = from_float<Real>(
-            scale.at[i] * (to_float(d[j].at[i]) - offset.at[i] - distance * slope.at[i]) +
-            (skip != nullptr ? to_float(s[j].at[i]) : 0));
+        const float distance = of_x.at[i] - center.at[i];
+        values.at[i] =
+            scale.at[i] * (values.at[i] - offset.at[i] - distance * slope.at[i]) + of_skip.at[i];
       }
-      if (r < at.end) out[r * t.groups + at.group] = d[j];
+      if (r < at.end) out[r * t.groups + at.group] = from_floats<Real>(values);
     }
   }
 }
@@ -479,7 +483,8 @@ void batch_norm_forward(const Real* x, const float* gamma, const float* beta, Re
                         bool relu, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
   WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
-  const auto run = wide(shape, x, y) ? forward<kWide<Real>, Real> : forward<1, Real>;
+  const auto run = wide(shape, {x, y}, {gamma, beta, mean, variance}) ? forward<kWide<Real>, Real>
+                                                                      : forward<1, Real>;
   run(x, gamma, beta, y, mean, variance, mask, shape, epsilon, relu, context);
 }
 
@@ -488,7 +493,7 @@ void batch_norm_inference(const Real* x, const float* gamma, const float* beta, 
                           const float* variance, Real* y, const ImageShape& shape, float epsilon,
                           bool relu, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
-  const bool is_wide = wide(shape, x, y);
+  const bool is_wide = wide(shape, {x, y}, {gamma, beta, mean, variance});
   const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
   run(behind(relu), {}, x, gamma, beta, mean, variance, y, nullptr,
       tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);
@@ -502,7 +507,7 @@ void batch_norm_backward(const Real* x, const Real* dy, const float* gamma, cons
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
   WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
   constexpr int kV = kWide<Real>;
-  const auto run = wide(shape, x, dy, dx)
+  const auto run = wide(shape, {x, dy, dx}, {gamma, mean, variance, dgamma, dbeta})
                        ? (relu ? backward<kV, true, Real> : backward<kV, false, Real>)
                        : (relu ? backward<1, true, Real> : backward<1, false, Real>);
   run(x, dy, gamma, mean, variance, mask, dx, dgamma, dbeta, shape, epsilon, context);
@@ -520,7 +525,7 @@ void batch_norm_activation(const Real* x, const float* gamma, const float* beta,
   const std::int64_t pixels = std::int64_t{shape.h} * shape.w;
   WRN_CHECK(shape.rows() <= 0x7FFFFFFF && pixels * shape.c <= std::int64_t{4} << 32,
             "an activation of {} pixels, {} elements an image", shape.rows(), pixels * shape.c);
-  const bool is_wide = wide(shape, x, y);
+  const bool is_wide = wide(shape, {x, y}, {gamma, beta, mean, variance});
   const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
   run(dropout.p > 0 ? Behind::kReluAndDropout : Behind::kRelu,
       {dropout, static_cast<unsigned>(pixels)}, x, gamma, beta, mean, variance, y, mask,
@@ -532,7 +537,7 @@ void batch_norm_dx(const Real* x, const Real* d, const float* gamma, const float
                    const float* variance, const float* dgamma, const float* dbeta, const Real* skip,
                    Real* dx, const ImageShape& shape, float epsilon, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
-  const bool is_wide = wide(shape, x, d, skip, dx);
+  const bool is_wide = wide(shape, {x, d, skip, dx}, {gamma, mean, variance, dgamma, dbeta});
   const auto run = is_wide ? dx_of<kWide<Real>, false, Real> : dx_of<1, false, Real>;
   run(x, d, gamma, mean, variance, nullptr, dgamma, dbeta, skip, dx,
       tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);

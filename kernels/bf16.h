@@ -18,19 +18,27 @@ WRN_HOST_DEVICE constexpr float to_float(bf16 x) {
   return __builtin_bit_cast(float, std::uint32_t{x.bits} << 16);
 }
 
-/// The nearest bf16, the even one of two; a NaN stays a NaN.
-WRN_HOST_DEVICE inline bf16 to_bf16(float x) {
+struct bf16_pair {
+  bf16 first, second;
+};
+/// The nearest bf16s, the even one of two; a NaN stays a NaN. On a GPU the conversion of two is an
+/// instruction like others, that of one alone goes through a unit with an eighth of the rate.
+WRN_HOST_DEVICE inline bf16_pair to_bf16_pair(float first, float second) {
 #if defined(__CUDA_ARCH__)
-  bf16 y;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
-  return y;
+  std::uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return __builtin_bit_cast(bf16_pair, bits);
 #else
-  const auto bits = __builtin_bit_cast(std::uint32_t, x);
-  if ((bits & 0x7FFFFFFFU) > 0x7F800000U) {
-    return {static_cast<std::uint16_t>(bits >> 16 | 0x40U)};
-  }
-  return {static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16)};
+  const auto nearest = [](float x) -> bf16 {
+    const auto bits = __builtin_bit_cast(std::uint32_t, x);
+    if ((bits & 0x7FFFFFFFU) > 0x7F800000U) {
+      return {static_cast<std::uint16_t>(bits >> 16 | 0x40U)};
+    }
+    return {static_cast<std::uint16_t>((bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16)};
+  };
+  return {nearest(first), nearest(second)};
 #endif
 }
+WRN_HOST_DEVICE inline bf16 to_bf16(float x) { return to_bf16_pair(x, 0).first; }
 
 }  // namespace wrn

@@ -25,37 +25,13 @@ inline __device__ Floats<2> load_pair(const float* partial, unsigned tile, int c
   return grouped<2>(partial)[std::int64_t{tile} * channels + channel];
 }
 
-/// Half of the channels, the first or the last.
-template <int V>
-__device__ Floats<V / 2> half_of(const Floats<V>& v, bool last) {
-  Floats<V / 2> half;
-#pragma unroll
-  for (int i = 0; i < V / 2; ++i) half.at[i] = last ? v.at[V / 2 + i] : v.at[i];
-  return half;
-}
-/// What the lane `apart` from this one has, all of the warp's lanes calling.
-template <int V>
-__device__ Floats<V> of_lane(const Floats<V>& v, int apart) {
-  Floats<V> other;
-#pragma unroll
-  for (int i = 0; i < V; ++i) other.at[i] = __shfl_xor_sync(0xFFFFFFFF, v.at[i], apart);
-  return other;
-}
-
 /// (count, mean, sum of squared distances from the mean) of some rows, for V channels. Merged by
 /// the formula of Chan, Golub and LeVeque ("Updating Formulae and a Pairwise Algorithm for
 /// Computing Sample Variances", 1979), which does not cancel where the mean is large.
 template <int V>
 struct Moments {
-  static constexpr int kColumns = V;
   float count;
   Floats<V> mean, m2;
-
-  static __device__ Moments of(float rows, const Floats<V>& mean, const Floats<V>& m2) {
-    return {rows, mean, m2};
-  }
-  __device__ float rows() const { return count; }
-  __device__ const Floats<V>& plane(int i) const { return i == 0 ? mean : m2; }
 
   __device__ void merge(const Moments& b) {
     const float both = count + b.count;
@@ -91,22 +67,6 @@ struct Moments {
     }
     count = all;
   }
-  /// Two of the channels, from `first` on, become b's; of how many rows, set_rows() says of all.
-  __device__ void put(int first, const Moments<2>& b) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      mean.at[first + i] = b.mean.at[i];
-      m2.at[first + i] = b.m2.at[i];
-    }
-  }
-  __device__ void set_rows(float rows) { count = rows; }
-  __device__ Moments<V / 2> half(bool last) const {
-    return {count, half_of(mean, last), half_of(m2, last)};
-  }
-  __device__ Moments of_lane(int apart) const {
-    return {__shfl_xor_sync(0xFFFFFFFF, count, apart), cuda::of_lane(mean, apart),
-            cuda::of_lane(m2, apart)};
-  }
   /// As those of a tile, to partial; the count once, with channel 0.
   __device__ void store(float* partial, unsigned tile, unsigned tiles, int channel,
                         int channels) const {
@@ -123,14 +83,7 @@ struct Moments {
 /// Sums of dy and of dy (x - mean), for V channels.
 template <int V>
 struct GradientSums {
-  static constexpr int kColumns = V;
   Floats<V> dy, dy_x;
-
-  static __device__ GradientSums of(float, const Floats<V>& dy, const Floats<V>& dy_x) {
-    return {dy, dy_x};
-  }
-  __device__ float rows() const { return 0; }
-  __device__ const Floats<V>& plane(int i) const { return i == 0 ? dy : dy_x; }
 
   __device__ void merge(const GradientSums& b) {
 #pragma unroll
@@ -143,20 +96,6 @@ struct GradientSums {
   __device__ void merge(const GradientSums (&few)[N]) {
 #pragma unroll
     for (int j = 0; j < N; ++j) merge(few[j]);
-  }
-  __device__ void put(int first, const GradientSums<2>& b) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      dy.at[first + i] = b.dy.at[i];
-      dy_x.at[first + i] = b.dy_x.at[i];
-    }
-  }
-  __device__ void set_rows(float) {}
-  __device__ GradientSums<V / 2> half(bool last) const {
-    return {half_of(dy, last), half_of(dy_x, last)};
-  }
-  __device__ GradientSums of_lane(int apart) const {
-    return {cuda::of_lane(dy, apart), cuda::of_lane(dy_x, apart)};
   }
   /// As those of a tile, to partial.
   __device__ void store(float* partial, unsigned tile, unsigned, int channel, int channels) const {

@@ -120,12 +120,23 @@ using Floats = Group<float, N>;
 template <typename Real>
 inline constexpr int kWide = 16 / static_cast<int>(sizeof(Real));
 
-/// As arithmetic wants them, and as memory does.
+/// As arithmetic wants them, and as memory does. Two bf16 are converted together: one instruction
+/// for each of two, or for both. By value, as of a reference to memory nvcc would read one
+/// element after the other.
 template <typename Real, int N>
-__device__ Floats<N> to_floats(const Group<Real, N>& group) {
+__device__ Floats<N> to_floats(const Group<Real, N> group) {
   Floats<N> floats;
+  if constexpr (sizeof(Real) == 2 && N % 2 == 0) {
+    const auto pairs = __builtin_bit_cast(Group<std::uint32_t, N / 2>, group);
 #pragma unroll
-  for (int i = 0; i < N; ++i) floats.at[i] = to_float(group.at[i]);
+    for (int i = 0; i < N; ++i) {
+      const std::uint32_t pair = pairs.at[i / 2];
+      floats.at[i] = __builtin_bit_cast(float, i % 2 == 0 ? pair << 16 : pair & 0xFFFF0000);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) floats.at[i] = to_float(group.at[i]);
+  }
   return floats;
 }
 template <typename Real>
@@ -139,8 +150,17 @@ __device__ Real from_float(float x) {
 template <typename Real, int N>
 __device__ Group<Real, N> from_floats(const Floats<N>& floats) {
   Group<Real, N> group;
+  if constexpr (sizeof(Real) == 2 && N % 2 == 0) {
 #pragma unroll
-  for (int i = 0; i < N; ++i) group.at[i] = from_float<Real>(floats.at[i]);
+    for (int i = 0; i < N; i += 2) {
+      const bf16_pair pair = to_bf16_pair(floats.at[i], floats.at[i + 1]);
+      group.at[i] = pair.first;
+      group.at[i + 1] = pair.second;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) group.at[i] = from_float<Real>(floats.at[i]);
+  }
   return group;
 }
 

@@ -1,7 +1,8 @@
 // The device's side of epilogue.h, for any version: one thread's part of it, a group of V
-// neighbouring columns. finish() turns the sums of the products of a row into what is to be stored,
-// and says what that adds to the columns' sums; merging those of rows and threads, and storing
-// them, is up to the kernel. What it needs of other tensors a Reader reads, or the kernel itself.
+// neighbouring columns. finish() turns the sums of the products of a row into what is to be stored;
+// sums_of_row() says what that adds to the columns' sums. Merging those of rows and threads, and
+// storing them, is up to the kernel. What it needs of other tensors a Reader reads, or the kernel
+// itself.
 #pragma once
 
 #include "kernels/channel_sums.cuh"
@@ -60,30 +61,38 @@ struct SumsOf<ThroughRelu<T>, V> {
 template <typename Epilogue, int V>
 using ColumnSums = typename SumsOf<Epilogue, V>::Type;
 
-/// What is stored of `sum`, and in `of_row` what that adds to the columns' sums.
+/// What is stored of `sum`.
 template <typename T, int V>
-__device__ Group<T, V> finish(const WithMoments<T>&, Floats<V> sum, const Beside<T, V>& beside,
-                              const Floats<V>&, Moments<V>& of_row) {
+__device__ Group<T, V> finish(const WithMoments<T>&, Floats<V> sum, const Beside<T, V>& beside) {
+  const Floats<V> addend = to_floats(beside.addend);
 #pragma unroll
-  for (int i = 0; i < V; ++i) sum.at[i] += to_float(beside.addend.at[i]);
-  const Group<T, V> y = from_floats<T>(sum);
-  of_row = {1, to_floats(y), {}};
-  return y;
+  for (int i = 0; i < V; ++i) sum.at[i] += addend.at[i];
+  return from_floats<T>(sum);
 }
 template <typename T, int V>
-__device__ Group<T, V> finish(const ThroughRelu<T>& e, Floats<V> sum, const Beside<T, V>& beside,
-                              const Floats<V>& mean, GradientSums<V>& of_row) {
+__device__ Group<T, V> finish(const ThroughRelu<T>& e, Floats<V> sum, const Beside<T, V>& beside) {
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     sum.at[i] = (beside.passed >> i & 1) != 0 ? sum.at[i] * e.scale : 0;
   }
-  const Group<T, V> d = from_floats<T>(sum);
-  of_row.dy = to_floats(d);
+  return from_floats<T>(sum);
+}
+
+/// What that adds to the columns' sums.
+template <typename T, int V>
+__device__ Moments<V> sums_of_row(const WithMoments<T>&, const Group<T, V>& y, const Beside<T, V>&,
+                                  const Floats<V>&) {
+  return {1, to_floats(y), {}};
+}
+template <typename T, int V>
+__device__ GradientSums<V> sums_of_row(const ThroughRelu<T>&, const Group<T, V>& d,
+                                       const Beside<T, V>& beside, const Floats<V>& mean) {
+  GradientSums<V> sums{to_floats(d), to_floats(beside.x)};
 #pragma unroll
   for (int i = 0; i < V; ++i) {
-    of_row.dy_x.at[i] = of_row.dy.at[i] * (to_float(beside.x.at[i]) - mean.at[i]);
+    sums.dy_x.at[i] = sums.dy.at[i] * (sums.dy_x.at[i] - mean.at[i]);
   }
-  return d;
+  return sums;
 }
 
 /// `column`: the group's first, of `columns`; `there`: how many of the group there are.

@@ -313,10 +313,9 @@ __device__ void finish_tile(const View& view, const Epilogue& epilogue, int firs
     for (int i = 0; i < kFew; ++i) {
       if (pixel[i] < 0) continue;
       const auto& sum = *grouped<kGroup>(&tile[m + i * kHigh][group * kGroup]);
-      typename By::Sums of_row;
-      store_group<kVector>(view.out() + std::int64_t{pixel[i]} * view.columns + n,
-                           finish(epilogue, sum, beside[i], reader.mean, of_row), there);
-      gathered.merge(of_row);
+      const auto stored = finish(epilogue, sum, beside[i]);
+      store_group<kVector>(view.out() + std::int64_t{pixel[i]} * view.columns + n, stored, there);
+      gathered.merge(sums_of_row(epilogue, stored, beside[i], reader.mean));
     }
   }
   __syncthreads();  // the tile has been read

@@ -143,23 +143,77 @@ inline __device__ Beside<bf16, 2> make_beside(const ThroughRelu<bf16>&, const Pa
   return {{}, boxed, passed};
 }
 
-/// Merges what the eight lanes of a warp that have the same kColumns hold: lane bits 4, 3 and 2 say
-/// with which one of the columns each is left. Of four columns bit 2 says nothing, and the
-/// lanes without it have the result.
-template <int kApart = 16, typename S>
-__device__ auto merge_lanes(const S& mine) {
+/// What an epilogue gathers of V columns over the rows of a tile: the sums of d, which is what is
+/// stored, and of d f, where f is d itself or, through a ReLU, batch norm's input x. That is, sums
+/// about zero, not about the mean, at two instructions an element, and merging is adding. They may
+/// be, as these are bf16: squares of 8 bits have 16, so that those of numbers of one power of two,
+/// of as many rows as a tile has, add up in fp32 without rounding; and numbers that differ more
+/// than that have a variance that is no small part of the sum. So nothing is lost that
+/// finish_sums() has to find. The sum of d x is off by some 2^-24 of mean(x) sum |d|; x itself is,
+/// by 2^-9 of its mean.
+template <int V>
+struct TwoSums {
+  Floats<V> d, d_f;
+
+  __device__ void merge(const TwoSums& b) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      d.at[i] += b.d.at[i];
+      d_f.at[i] += b.d_f.at[i];
+    }
+  }
+  /// Of half of the columns, the first or the last.
+  __device__ TwoSums<V / 2> half(bool last) const {
+    TwoSums<V / 2> half;
+#pragma unroll
+    for (int i = 0; i < V / 2; ++i) {
+      half.d.at[i] = last ? d.at[V / 2 + i] : d.at[i];
+      half.d_f.at[i] = last ? d_f.at[V / 2 + i] : d_f.at[i];
+    }
+    return half;
+  }
+  /// Those of the lane `apart` from this one, all of the warp's lanes calling.
+  __device__ TwoSums of_lane(int apart) const {
+    TwoSums other;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      other.d.at[i] = __shfl_xor_sync(0xFFFFFFFF, d.at[i], apart);
+      other.d_f.at[i] = __shfl_xor_sync(0xFFFFFFFF, d_f.at[i], apart);
+    }
+    return other;
+  }
+};
+
+/// Merges what the eight lanes of a warp that have the same columns hold, by exchanging halves,
+/// quarters and eighths: lane bits 4, 3 and 2 say with which part of them each is left. Of four
+/// columns bit 2 says nothing, and both lanes have the result.
+template <int kApart = 16, int V>
+__device__ auto merge_lanes(const TwoSums<V>& mine) {
   if constexpr (kApart < 4) {
     return mine;
-  } else if constexpr (S::kColumns > 1) {
+  } else if constexpr (V > 1) {
     const bool last = (threadIdx.x & kApart) != 0;
-    auto half = mine.half(last);
+    TwoSums<V / 2> half = mine.half(last);
     half.merge(mine.half(!last).of_lane(kApart));
     return merge_lanes<kApart / 2>(half);
   } else {
-    S both = mine;
+    TwoSums<V> both = mine;
     both.merge(mine.of_lane(kApart));
     return merge_lanes<kApart / 2>(both);
   }
+}
+
+/// As an epilogue's sums are stored: those of `rows` rows of a column about their mean, or of x
+/// about its mean. The rounding of the former is put right: it need not be a multiple of what d is.
+inline __device__ Moments<1> finish_sums(const WithMoments<bf16>&, const TwoSums<1>& sums,
+                                         float rows, float) {
+  const float d = sums.d.at[0], mean = rows > 0 ? d / rows : 0;
+  const float m2 = fmaf(-mean, fmaf(-mean, rows, d), fmaf(-mean, d, sums.d_f.at[0]));
+  return {rows, {mean}, {m2 > 0 ? m2 : 0}};
+}
+inline __device__ GradientSums<1> finish_sums(const ThroughRelu<bf16>&, const TwoSums<1>& sums,
+                                              float, float mean) {
+  return {sums.d, {fmaf(-mean, sums.d.at[0], sums.d_f.at[0])}};
 }
 
 /// A pixel of D, given by its block's first and its number in the block; -1 outside.
@@ -176,10 +230,10 @@ template <int N, typename Epilogue>
 class Ending {
   static constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
   static constexpr bool kPlain = std::is_same_v<Epilogue, Plain>;
-  /// Of what is gathered a thread keeps one column in each group of them.
-  static constexpr int kGroup = N < 32 ? N : 32;
+  /// A thread's two columns of each eight.
   struct Gathered {
-    ColumnSums<Epilogue, 1> of_group[N / kGroup];
+    TwoSums<N / 4> sums;
+    float rows;
   };
   static constexpr bool kThroughRelu = std::is_same_v<Epilogue, ThroughRelu<bf16>>;
 
@@ -212,7 +266,7 @@ class Ending {
         const int t = thread_of_warpgroup();
 #pragma unroll
         for (int i = 0; i < N / 2; i += 2) {
-          const Pair stored{to_bf16(sum[u][i]), to_bf16(sum[u][i + 1])};
+          const Pair stored = from_floats<bf16>(Floats<2>{sum[u][i], sum[u][i + 1]});
           store_shared(in_out(t, i), __builtin_bit_cast(unsigned, stored));
         }
       } else {
@@ -251,7 +305,7 @@ class Ending {
     wait_for_stores<0>();
     Barrier& ready = shared_.ready[consumer_];
     const int block = block_of(place, u);
-    const int boxes = beside_of(epilogue_) && block < g_.blocks.count ? panels(place) : 0;
+    const int boxes = beside_of(epilogue_) ? N / kPanel : 0;  // also where they are all zeros
     arrive_expecting(ready, static_cast<unsigned>(boxes * kPanelBytes));
     const int3 pixel = first_pixel(g_.blocks, block);
     for (int p = 0; p < boxes; ++p) {
@@ -306,48 +360,41 @@ class Ending {
     commit_copies();
   }
 
-  /// The thread's two rows of a unit, a group of columns after the other: the sums that have been
-  /// stored leave their registers for what is gathered of them, until that is
-  /// merged. There are none to spare, nor for what ptxas would read early; but what is read in
-  /// shared memory cannot overtake a store there.
+  /// The thread's two rows of a unit, from columns to columns: sums that have been stored leave
+  /// their registers for what is gathered of them. There are none to spare for what ptxas would
+  /// read early; but what is read in shared memory cannot overtake a store there.
   __device__ void finish_unit(float (&sum)[N / 2], int u, const TilePlace& place,
                               Gathered& gathered) {
     const int t = thread_of_warpgroup();
-    auto& columns = shared_.columns[consumer_];
-    const int left = g_.columns - place.column * N;
-    float counts[2];  // of rows
+    unsigned inside[2], mask[2] = {};  // of the rows
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = u * kUnit + place_of_sum(t, half * 2).y;
-      counts[half] = pixel_of(place, row) >= 0 ? 1 : 0;
+      inside[half] = pixel_of(place, row) >= 0 ? ~0U : 0;
+      if (inside[half] != 0) ++gathered.rows;
     }
 #pragma unroll
-    for (int first = 0; first < N; first += kGroup) {
-      ColumnSums<Epilogue, kGroup / 4> of_thread{};
+    for (int j = 0; j < N / 8; ++j) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        ColumnSums<Epilogue, kGroup / 4> of_row{};
-        const int row = u * kUnit + place_of_sum(t, half * 2).y;
-        const unsigned mask = kThroughRelu ? columns.mask[row][first / 32] : 0;
-#pragma unroll
-        for (int j = 0; j < kGroup / 8; ++j) {
-          const int i = first / 2 + j * 4 + half * 2;
-          const int column = place_of_sum(t, i).x;
-          const Floats<2> mean = kThroughRelu ? *grouped<2>(columns.mean + column) : Floats<2>{};
-          const bool boxed = beside_of(epilogue_) && counts[half] > 0 && column < left;
-          const unsigned word = boxed ? load_shared(in_out(t, i)) : 0;
-          ColumnSums<Epilogue, 2> of_two;
-          const Pair stored =
-              finish(epilogue_, Floats<2>{sum[i], sum[i + 1]},
-                     make_beside(epilogue_, __builtin_bit_cast(Pair, word), mask >> column % 32),
-                     mean, of_two);
-          store_shared(in_out(t, i), __builtin_bit_cast(unsigned, stored));
-          of_row.put(2 * j, of_two);
+        const int i = j * 4 + half * 2, row = u * kUnit + place_of_sum(t, i).y;
+        if (kThroughRelu && j % 4 == 0) {
+          mask[half] = shared_.columns[consumer_].mask[row][j / 4] >> t % 4 * 2;
         }
-        of_row.set_rows(counts[half]);
-        of_thread.merge(of_row);
+        const unsigned boxed = beside_of(epilogue_) ? load_shared(in_out(t, i)) : 0;
+        const auto beside =
+            make_beside(epilogue_, __builtin_bit_cast(Pair, boxed), mask[half] >> j % 4 * 8);
+        const Pair finished = finish(epilogue_, Floats<2>{sum[i], sum[i + 1]}, beside);
+        const unsigned stored = __builtin_bit_cast(unsigned, finished) & inside[half];
+        store_shared(in_out(t, i), stored);
+        const Pair of_d = __builtin_bit_cast(Pair, stored);
+        const Floats<2> d = to_floats(of_d), f = kThroughRelu ? to_floats(beside.x) : d;
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          gathered.sums.d.at[2 * j + k] += d.at[k];
+          gathered.sums.d_f.at[2 * j + k] += d.at[k] * f.at[k];
+        }
       }
-      gathered.of_group[first / kGroup].merge(merge_lanes(of_thread));
     }
   }
 
@@ -355,31 +402,34 @@ class Ending {
   __device__ void store_sums(const Gathered& gathered, const TilePlace& place) {
     auto& columns = shared_.columns[consumer_];
     const int thread = thread_of_warpgroup(), warp = thread / 32;
-    // Which of its thread's columns merge_lanes() has left.
-    const int i = kGroup == 16 ? (thread / 16 % 2) * 2 + thread / 8 % 2
-                               : (thread / 16 % 2) * 4 + (thread / 8 % 2) * 2 + thread / 4 % 2;
-    const bool writes = kGroup > 16 || thread / 4 % 2 == 0;
+    const auto sums = merge_lanes(gathered.sums);
+    float rows = gathered.rows;
+    for (const int apart : {16, 8, 4}) rows += __shfl_xor_sync(0xFFFFFFFF, rows, apart);
+    if (thread % 32 == 0) columns.rows[warp] = rows;
+    constexpr int kLeft = N < 32 ? 1 : N / 32;  // of the thread's columns
+    const int part = N < 32 ? thread / 16 % 2 * 2 + thread / 8 % 2
+                            : thread / 16 % 2 * 4 + thread / 8 % 2 * 2 + thread / 4 % 2;
+    if (N >= 32 || thread / 4 % 2 == 0) {
 #pragma unroll
-    for (int group = 0; group < N / kGroup; ++group) {
-      const auto& sums = gathered.of_group[group];
-      const int column = group * kGroup + i / 2 * 8 + thread % 4 * 2 + i % 2;
-      if (writes) {
-        columns.sum[warp][0][column] = sums.plane(0).at[0];
-        columns.sum[warp][1][column] = sums.plane(1).at[0];
+      for (int k = 0; k < kLeft; ++k) {
+        const int i = part * kLeft + k, column = i / 2 * 8 + thread % 4 * 2 + i % 2;
+        columns.sum[warp][0][column] = sums.d.at[k];
+        columns.sum[warp][1][column] = sums.d_f.at[k];
       }
-      if (group == 0 && thread % 32 == 0) columns.rows[warp] = sums.rows();
     }
     named_barrier(1 + consumer_, kWarpgroup);
+    const int tile = (place.part * g_.row_tiles + place.row) * kConsumers + consumer_;
     for (int c = thread; c < N; c += kWarpgroup) {
-      ColumnSums<Epilogue, 1> all{};
+      TwoSums<1> all{};
+      float of_rows = 0;
       for (int w = 0; w < kWarpgroup / 32; ++w) {
-        all.merge(ColumnSums<Epilogue, 1>::of(columns.rows[w], {columns.sum[w][0][c]},
-                                              {columns.sum[w][1][c]}));
+        all.merge({{columns.sum[w][0][c]}, {columns.sum[w][1][c]}});
+        of_rows += columns.rows[w];
       }
-      const int tile = (place.part * g_.row_tiles + place.row) * kConsumers + consumer_;
-      all.store(epilogue_.partial, static_cast<unsigned>(tile),
-                static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers), place.column * N + c,
-                g_.columns);
+      finish_sums(epilogue_, all, of_rows, kThroughRelu ? columns.mean[c] : 0)
+          .store(epilogue_.partial, static_cast<unsigned>(tile),
+                 static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers), place.column * N + c,
+                 g_.columns);
     }
     named_barrier(1 + consumer_, kWarpgroup);  // before the next tile's
   }
