@@ -20,18 +20,14 @@ void make_phase_map(CUtensorMap& map, const bf16* dx, const ConvShape& s, const 
 void add_source(Gather& g, const Convolution& of) {
   const auto& [dy, w, s] = of;
   const int i = g.sources;
-  Source& source = add_source(g, dy, s.n, s.p(), s.q(), s.k, 1);
+  Source& source = add_source(g, s.k, 1);
   source.direction = -1;
   source.filter_down = s.stride * s.r;
   source.filter_right = s.stride;
   Part* part = g.part;
   for (const auto& [y, x, down, right] : phases(s)) {
-    (part++)->of[i] = {down.count,
-                       right.count,
-                       down.offset,
-                       right.offset,
-                       down.first * s.r + right.first,
-                       gather_slices(down.count * right.count, s.k)};
+    (part++)->of[i] = {down.count, right.count, down.offset, right.offset,
+                       down.first * s.r + right.first};
   }
 }
 

@@ -1,7 +1,8 @@
 // v5's fprop and dgrad: D[pixels, columns] gathers patches of images, seen through taps, and
 // multiplies them by filters. The depth is taps x channels, in chunks of one tap's 64, 32 or 16
 // channels; a slice is 64 deep. A projection (fused.h) is a second convolution of the same D:
-// the depth goes on in its images and filters.
+// the depth goes on in its images and filters. Where A's rows are tall (v5_tiles.h), taps above
+// each other share a slice of A: a third of the boxes, and of the L2's work half.
 //
 // An epilogue (epilogue.h) reads an image like D beside the sums. It comes as D leaves, in boxes,
 // and to where D's elements will be in shared memory: each thread finds there what stands beside
@@ -23,6 +24,8 @@ struct Source {
   CUtensorMap images, filters;
   OperandView a, b;
   int channels, box;              // of the images
+  bool tall;                      // a box of them is a slice of A, else each unit's is one
+  int a_bytes;                    // of a slice of A
   int step, direction;            // image pixel = pixel step + first + direction tap
   int filter_down, filter_right;  // from tap (i, j) to (i + 1, j) and to (i, j + 1), in filter taps
 };
@@ -32,7 +35,7 @@ struct Taps {
   int taps_h, taps_w;  // tap (i, j) is seen `direction` (i, j) from (first_h, first_w)
   int first_h, first_w;
   int filter_tap;  // which of the filter's r x r taps is (0, 0)
-  Slices slices;
+  Slices slices{};
 };
 
 /// One dense product. fprop is one; dgrad is one for each phase of the stride (README.md).
@@ -47,6 +50,7 @@ struct Gather {
   int columns;
   int n, h, w, out_step;  // D, and from one pixel of a part to the next
   int row_tiles, column_tiles, parts = 0, sources = 0;
+  int a_rows = 0;  // the most of a slice
   Part part[kMostParts];
   Source source[kMostSources];
 
@@ -64,64 +68,79 @@ __device__ inline TilePlace tile_place(const Gather& g, int i) {
   return {line / g.row_tiles, line % g.row_tiles, i % g.column_tiles};
 }
 
-/// Asks for the boxes of all slices of a source, for a tile of the pixels from `pixel` on and of
-/// the columns from `column` on.
-template <int N, bool kAcrossB, typename Epilogue>
-__device__ void load_slices(const Source& source, const Taps& taps,
-                            const int3 (&pixel)[Tile<N>::kRows / kUnit], int column,
-                            Shared<N, Epilogue>& shared, typename Shared<N, Epilogue>::Turn& turn) {
-  constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
+/// A tap, number (i, j) of those of a part, and a channel: where a box's depth begins. Behind the
+/// last tap come zeros.
+struct Position {
   int i = 0, j = 0, channel = 0;
+
+  __device__ int channel_in(const Source& source, const Taps& taps) const {
+    return i < taps.taps_h ? channel : source.channels;
+  }
+  __device__ void next(const Source& source, const Taps& taps) {
+    channel += source.box;
+    if (channel < source.channels) return;
+    channel = 0;
+    if (++j < taps.taps_w) return;
+    j = 0;
+    i += taps.slices.taps;
+  }
+};
+
+/// Asks for the boxes of all slices of a source, for a tile of the pixels from blocks `first` on
+/// and of the columns from `column` on.
+template <int N, bool kAcrossB>
+__device__ void load_slices(const Gather& g, const Source& source, const Taps& taps, int first,
+                            int column, Ring& a, Ring& b) {
+  constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
+  const int boxes = source.tall ? 1 : kRows / kUnit;
+  Position at;
   for (int slice = 0; slice < taps.slices.count; ++slice) {
-    auto& stage = shared.stage[turn.stage];
-    Barrier& full = shared.full[turn.stage];
-    wait(shared.empty[turn.stage], turn.parity ^ 1);
-    arrive_expecting(full, sizeof stage);
-    for (int chunk = 0; chunk < kDepth; chunk += source.box) {
-      const int c = i < taps.taps_h ? channel : source.channels;  // behind the last tap: zeros
-#pragma unroll
-      for (int u = 0; u < kRows / kUnit; ++u) {
-        load_box(stage.a + (chunk * kRows + source.box * kUnit * u) * 2, source.images, full, c,
-                 pixel[u].x * source.step + taps.first_w + source.direction * j,
-                 pixel[u].y * source.step + taps.first_h + source.direction * i, pixel[u].z);
+    Barrier& full_a = a.claim(source.a_bytes);
+    Position chunk = at;
+    for (int deep = 0; deep < kDepth; deep += source.box) {
+      // Of a tall box the first line, which is the last tap's where taps go up.
+      const int i = source.direction < 0 ? chunk.i + taps.slices.taps - 1 : chunk.i;
+      for (int u = 0; u < boxes; ++u) {
+        const int3 pixel = first_pixel(g.blocks, first + u);
+        load_box(a.at() + (deep * kRows + source.box * kUnit * u) * 2, source.images, full_a,
+                 chunk.channel_in(source, taps),
+                 pixel.x * source.step + taps.first_w + source.direction * chunk.j,
+                 pixel.y * source.step + taps.first_h + source.direction * i, pixel.z);
       }
-      const int tap = taps.filter_tap + i * source.filter_down + j * source.filter_right;
-      if constexpr (kAcrossB) {
-        for (int p = 0; p < N; p += kPanel) {
-          load_box(stage.b + (chunk * N + p * source.box) * 2, source.filters, full, column + p,
-                   tap, c);
-        }
-      } else {
-        load_box(stage.b + chunk * N * 2, source.filters, full, c, tap, column);
-      }
-      channel += source.box;
-      if (channel >= source.channels) {
-        channel = 0;
-        if (++j == taps.taps_w) {
-          j = 0;
-          ++i;
-        }
-      }
+      chunk.next(source, taps);
     }
-    turn.next();
+    a.next();
+    for (int down = 0; down < taps.slices.taps; ++down) {
+      Barrier& full_b = b.claim(b.bytes);
+      chunk = at;
+      for (int deep = 0; deep < kDepth; deep += source.box) {
+        const int c = chunk.channel_in(source, taps);
+        const int tap =
+            taps.filter_tap + (chunk.i + down) * source.filter_down + chunk.j * source.filter_right;
+        if constexpr (kAcrossB) {
+          for (int p = 0; p < N; p += kPanel) {
+            load_box(b.at() + (deep * N + p * source.box) * 2, source.filters, full_b, column + p,
+                     tap, c);
+          }
+        } else {
+          load_box(b.at() + deep * N * 2, source.filters, full_b, c, tap, column);
+        }
+        chunk.next(source, taps);
+      }
+      b.next();
+    }
+    at = chunk;
   }
 }
 
 /// The producer's thread: asks for the boxes of all slices of all tiles of the block.
-template <int N, bool kAcrossB, typename Epilogue>
-__device__ void load_tiles(const Gather& g, Shared<N, Epilogue>& shared) {
-  constexpr int kRows = Tile<N>::kRows;
-  typename Shared<N, Epilogue>::Turn turn;
+template <int N, bool kAcrossB>
+__device__ void load_tiles(const Gather& g, Ring a, Ring b) {
   for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
-    const Part& part = g.part[place.part];
-    int3 pixel[kRows / kUnit];
-#pragma unroll
-    for (int u = 0; u < kRows / kUnit; ++u) {
-      pixel[u] = first_pixel(g.blocks, place.row * (kRows / kUnit) + u);
-    }
     for (int i = 0; i < g.sources; ++i) {
-      load_slices<N, kAcrossB>(g.source[i], part.of[i], pixel, place.column * N, shared, turn);
+      load_slices<N, kAcrossB>(g, g.source[i], g.part[place.part].of[i],
+                               place.row * (Tile<N>::kRows / kUnit), place.column * N, a, b);
     }
   }
 }
@@ -450,11 +469,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   if (warpgroup == kConsumers) {
     drop_registers<40>();
-    if (threadIdx.x % kWarpgroup == 0) load_tiles<N, kAcrossB>(g, shared);
+    if (threadIdx.x % kWarpgroup == 0) {
+      load_tiles<N, kAcrossB>(g, shared.ring_of_a(g.a_rows), shared.ring_of_b());
+    }
     return;
   }
   take_registers<232>();
-  typename Shared<N, Epilogue>::Turn turn;
+  Ring a = shared.ring_of_a(g.a_rows), b = shared.ring_of_b();
   Ending<N, Epilogue> ending(g, epilogue, shared, warpgroup);
   for (int i = 0; static_cast<int>(blockIdx.x + i * gridDim.x) < g.tiles(); ++i) {
     const TilePlace place = tile_place(g, static_cast<int>(blockIdx.x + i * gridDim.x));
@@ -463,8 +484,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int s = 0; s < g.sources; ++s) {
       const Slices& slices = g.part[place.part].of[s].slices;
       if (slices.count == 0) continue;
-      multiply<N, false, kAcrossB>(sum, shared, turn, slices, g.source[s].a, g.source[s].b,
-                                   warpgroup);
+      multiply<N, false, kAcrossB>(sum, a, b, slices, g.source[s].a, g.source[s].b, warpgroup);
     }
     ending.store(sum, place, i);
   }
@@ -482,18 +502,16 @@ inline std::vector<Convolution> check_sources(const Convolution& own,
   return all;
 }
 
-/// Adds a source of `image`s [n,h,w,channels], of which D's next pixel sees that `step` further.
-inline Source& add_source(Gather& g, const bf16* image, int n, int h, int w, int channels,
-                          int step) {
+/// Adds a source of images of so many channels, of which D's next pixel sees that `step` further.
+inline Source& add_source(Gather& g, int channels, int step) {
   Source& source = g.source[g.sources++];
   source.channels = channels;
   source.box = box_width(channels);
   source.step = step;
-  make_image_map(source.images, image, n, h, w, channels, g.blocks, source.box, step);
   return source;
 }
 
-/// Chooses a tile, maps what depends on it, images like `out` by map_image(map, image, part, box of
+/// Chooses a tile, makes the maps, those of images like `out` by map_image(map, image, part, box of
 /// columns), and launches g.
 template <bool kAcrossB, typename Epilogue, typename MapImage>
 void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epilogue,
@@ -505,10 +523,23 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
   with_tile<kWidest>(gather_columns(kProduct, sources[0].shape, target), [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
-    static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kStages >= 2);
+    static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kPlacesOfB >= 2);
     for (std::size_t i = 0; i < sources.size(); ++i) {
       Source& source = g.source[i];
       const auto& [image, filters, s] = sources[i];
+      const ARows rows = a_rows(s, source.channels, tile.kRows);
+      source.tall = rows.tall();
+      source.a_bytes = rows.count * kRowBytes;
+      g.a_rows = std::max(g.a_rows, rows.count);
+      for (int part = 0; part < g.parts; ++part) {
+        Taps& taps = g.part[part].of[i];
+        taps.slices = gather_slices(taps.taps_h, taps.taps_w, source.channels, source.tall);
+      }
+      const Images images =
+          kAcrossB ? Images{image, s.n, s.p(), s.q(), s.k} : Images{image, s.n, s.h, s.w, s.c};
+      make_image_map(source.images, images,
+                     source.tall ? BoxOfPixels{rows.n, rows.h, g.blocks.w} : box_of(g.blocks),
+                     source.box, source.step);
       const int taps = s.r * s.r, across = kAcrossB ? tile.kPanel : N;
       const std::int64_t tap = std::int64_t{s.c} * 2;
       make_tensor_map(source.filters, filters,
@@ -516,6 +547,9 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
                        {taps, tap, 1},
                        {s.k, tap * taps, kAcrossB ? source.box : across}});
       source.a = along_depth(source.box, tile.kRows);
+      source.a.unit = static_cast<unsigned>(rows.of_unit * source.box * 2);
+      source.a.tap = source.direction * rows.of_line * kRowBytes;
+      source.a.first_tap = source.direction < 0 ? (1 - s.r) * source.a.tap : 0;
       source.b = kAcrossB ? across_depth(tile.kPanel, source.box, N) : along_depth(source.box, N);
     }
     for (int i = 0; i < g.parts; ++i) {

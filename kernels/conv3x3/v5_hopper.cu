@@ -28,14 +28,15 @@ void check_epilogue(const float* partial, std::initializer_list<const void*> ten
   }
 }
 
-void make_image_map(CUtensorMap& map, const bf16* images, int n, int h, int w, int c,
-                    const PixelBlocks& blocks, int box, int step) {
+void make_image_map(CUtensorMap& map, const Images& images, const BoxOfPixels& pixels, int box,
+                    int step) {
+  const auto& [at, n, h, w, c] = images;
   const std::int64_t pixel = std::int64_t{c} * 2, row = pixel * w, image = row * h;
-  make_tensor_map(map, images,
+  make_tensor_map(map, at,
                   {{c, 2, box},
-                   {w, pixel, blocks.w * step, step},
-                   {h, row, blocks.h * step, step},
-                   {n, image, blocks.n}});
+                   {w, pixel, pixels.w * step, step},
+                   {h, row, pixels.h * step, step},
+                   {n, image, pixels.n}});
 }
 
 namespace {

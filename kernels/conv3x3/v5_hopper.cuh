@@ -5,12 +5,13 @@
 // nobody computes an address of an element any more, and what is left for the block's threads is to
 // say when:
 //   - One warpgroup, the producer, asks for boxes; two, the consumers, multiply. Slices of depth 64
-//     go around a ring of kStages places in shared memory. A place has two barriers: `full`, when
-//     its boxes have come, and `empty`, when the consumers have multiplied them.
+//     go around two rings of places in shared memory, one for A and one for B. A place has two
+//     barriers: `full`, when its boxes have come, and `empty`, when the consumers have multiplied
+//     them.
 //   - Images are cut into blocks of 64 pixels, whole rows. Seen through tap (r, s), the patches of
 //     a block are one box of x, a pixel over; what lies outside of the image comes as zeros, which
 //     is the padding; stride 2 is the map's step. So the nine taps are nine boxes, and no im2col is
-//     left.
+//     left. Or three, where taps above each other are multiplied from the lines of one (ARows).
 //   - The grid is one block an SM, and a block takes tile after tile: while its consumers store
 //     one, its producer has begun to load the next.
 //
@@ -55,31 +56,60 @@ struct ColumnsOf {
 template <int N>
 struct ColumnsOf<N, Plain> {};
 
-template <int N, typename Epilogue = Plain>
-struct alignas(1024) Shared {
-  struct Stage {
-    unsigned char a[Tile<N>::kRows * kDepth * 2], b[N * kDepth * 2];
-  };
-  using Out = unsigned char[kUnit * N * 2];
-  using Columns = ColumnsOf<N, Epilogue>;
-  /// As many as there is room for, beside the rest, but 4 are enough.
-  static constexpr int kStages = std::min<int>(
-      4, (227 * 1024 - kConsumers * (sizeof(Out) + sizeof(Columns)) - 512) / sizeof(Stage));
-  /// A place in the ring, and the parity of the turn around it.
-  struct Turn {
-    int stage = 0;
-    unsigned parity = 0;
-    __device__ void next() {
-      if (++stage < kStages) return;
-      stage = 0;
-      parity ^= 1;
-    }
-  };
+/// One thread's way around a ring.
+struct Ring {
+  unsigned char* first;
+  Barrier *full, *empty;  // of the places
+  int places, bytes;      // bytes of a place
+  int place = 0;
+  unsigned parity = 0;  // of the turn
 
-  Stage stage[kStages];
+  __device__ unsigned char* at() const { return first + place * bytes; }
+  /// The producer's: when the place is empty. Its barrier will say when so many bytes have come.
+  __device__ Barrier& claim(int expected) const {
+    wait(empty[place], parity ^ 1);
+    arrive_expecting(full[place], static_cast<unsigned>(expected));
+    return full[place];
+  }
+  __device__ void next() {
+    if (++place < places) return;
+    place = 0;
+    parity ^= 1;
+  }
+};
+
+constexpr int kRowBytes = kDepth * 2;  // of a slice
+constexpr int kMostPlaces = 4;         // of a ring; more would not help
+
+/// A block's shared memory. Without an epilogue, `void`, sums leave straight from the registers.
+template <int N, typename Epilogue>
+struct alignas(1024) Shared {
+  static constexpr bool kStores = !std::is_void_v<Epilogue>;
+  using Out = std::conditional_t<kStores, unsigned char[kUnit * N * 2], unsigned char>;
+  using Columns = ColumnsOf<N, std::conditional_t<kStores, Epilogue, Plain>>;
+  static constexpr int kRoom = 227 * 1024 - kConsumers * int{sizeof(Out) + sizeof(Columns)} - 1024;
+  /// A has room for three flat places or two of the tallest, or more where B leaves some.
+  static constexpr int kRows = Tile<N>::kRows, kBytesOfB = N * kRowBytes;
+  static constexpr int kPlacesOfB = std::min(
+      kMostPlaces, (kRoom - std::max(3 * kRows, 2 * most_a_rows(kRows)) * kRowBytes) / kBytesOfB);
+  static constexpr int kRowsOfA =
+      std::min(kMostPlaces * kRows, (kRoom - kPlacesOfB * kBytesOfB) / kRowBytes / 8 * 8);
+
+  unsigned char a[kRowsOfA * kRowBytes], b[kPlacesOfB * kBytesOfB];
   Out out[kConsumers];
   Columns columns[kConsumers];
-  Barrier full[kStages], empty[kStages], ready[kConsumers];
+  struct Barriers {
+    Barrier full[kMostPlaces], empty[kMostPlaces];
+  } of_a, of_b;
+  Barrier ready[kConsumers];
+
+  /// The rings; slices of A have up to so many rows.
+  __device__ Ring ring_of_a(int rows) {
+    const int places = kRowsOfA / rows;
+    return {a, of_a.full, of_a.empty, places < kMostPlaces ? places : kMostPlaces,
+            rows * kRowBytes};
+  }
+  __device__ Ring ring_of_b() { return {b, of_b.full, of_b.empty, kPlacesOfB, kBytesOfB}; }
 };
 
 /// The first pixel of block i: x is its column, y its row, z its image.
@@ -89,11 +119,13 @@ __device__ inline int3 first_pixel(const PixelBlocks& blocks, int i) {
           (line - image * blocks.down.value()) * blocks.h, image * blocks.n};
 }
 
-/// Where in a stage wgmma finds an operand: a descriptor's layout, and in bytes where its step of
-/// the slice begins and how far the next 64 rows are.
+/// Where in a place wgmma finds an operand: a descriptor's layout, and in bytes where its step of
+/// the slice begins and how far the next 64 rows are; and of tall rows where the first tap's begin,
+/// and how far the next one's are.
 struct OperandView {
   std::uint64_t layout;
   unsigned step[kSteps], unit;
+  int first_tap = 0, tap = 0;
 };
 /// Contiguous along the depth: rows of `box` channels, `rows` of them in a box; kDepth / box boxes.
 OperandView along_depth(int box, int rows);
@@ -104,9 +136,11 @@ OperandView across_depth(int box, int chunk, int columns);
 template <int N, typename Epilogue>
 __device__ void init(Shared<N, Epilogue>& shared) {
   if (threadIdx.x == 0) {
-    for (int i = 0; i < shared.kStages; ++i) {
-      init_barrier(shared.full[i], 1);
-      init_barrier(shared.empty[i], kConsumers * kWarpgroup / 32);
+    for (auto* ring : {&shared.of_a, &shared.of_b}) {
+      for (int i = 0; i < kMostPlaces; ++i) {
+        init_barrier(ring->full[i], 1);
+        init_barrier(ring->empty[i], kConsumers * kWarpgroup / 32);
+      }
     }
     for (Barrier& ready : shared.ready) init_barrier(ready, 1);
     fence_barrier_init();
@@ -124,25 +158,27 @@ __device__ void clear(Sums<N>& sum) {
 }
 
 /// A consumer's part in a tile: the products of all slices, one or more, are added to its sums.
-template <int N, bool kAcrossA, bool kAcrossB, typename Epilogue>
-__device__ void multiply(Sums<N>& sum, Shared<N, Epilogue>& shared,
-                         typename Shared<N, Epilogue>::Turn& turn, const Slices& slices,
+template <int N, bool kAcrossA, bool kAcrossB>
+__device__ void multiply(Sums<N>& sum, Ring& ring_a, Ring& ring_b, const Slices& slices,
                          const OperandView& a, const OperandView& b, int consumer) {
   const bool arrives = threadIdx.x % 32 == 0;
-  int in_period = 0, before = 0;
+  int steps = 0, in_period = 0, tap = 0, before_a = 0, before_b = 0;
+  const int count = slices.count * slices.taps;
   int slice = 0;
   do {
-    const int steps = ++in_period == slices.period ? slices.last_steps : kSteps;
-    if (in_period == slices.period) in_period = 0;
-    auto& stage = shared.stage[turn.stage];
-    wait(shared.full[turn.stage], turn.parity);
+    if (tap == 0) {
+      steps = ++in_period == slices.period ? slices.last_steps : kSteps;
+      if (in_period == slices.period) in_period = 0;
+      wait(ring_a.full[ring_a.place], ring_a.parity);
+    }
+    wait(ring_b.full[ring_b.place], ring_b.parity);
+    const unsigned char* const seen = ring_a.at() + a.first_tap + tap * a.tap;
     const auto multiply_step = [&](int step) {
 #pragma unroll
       for (int u = 0; u < Tile<N>::kUnits; ++u) {
         const int unit = consumer * Tile<N>::kUnits + u;
-        wgmma<N, kAcrossA, kAcrossB>(sum[u],
-                                     operand(a.layout, stage.a, a.step[step] + unit * a.unit),
-                                     operand(b.layout, stage.b, b.step[step]), true);
+        wgmma<N, kAcrossA, kAcrossB>(sum[u], operand(a.layout, seen, a.step[step] + unit * a.unit),
+                                     operand(b.layout, ring_b.at(), b.step[step]), true);
       }
     };
     // One path from fence to group, or ptxas adds a fence: a short slice's steps are multiplied one
@@ -159,14 +195,24 @@ __device__ void multiply(Sums<N>& sum, Shared<N, Epilogue>& shared,
         commit_products();
       }
     }
-    // The slice before this one has been multiplied: its place is free.
+    // The slice before this one has been multiplied: its places are free, A's if this is another.
     wait_for_products<1>(sum);
-    if (slice > 0 && arrives) arrive(shared.empty[before]);
-    before = turn.stage;
-    turn.next();
-  } while (++slice < slices.count);
+    if (slice > 0 && arrives) {
+      arrive(ring_b.empty[before_b]);
+      if (tap == 0) arrive(ring_a.empty[before_a]);
+    }
+    before_b = ring_b.place;
+    ring_b.next();
+    before_a = ring_a.place;
+    if (++tap == slices.taps) {
+      tap = 0;
+      ring_a.next();
+    }
+  } while (++slice < count);
   wait_for_products<0>(sum);
-  if (arrives) arrive(shared.empty[before]);
+  if (!arrives) return;
+  arrive(ring_b.empty[before_b]);
+  arrive(ring_a.empty[before_a]);
 }
 
 /// Where sum i of a unit is that thread t of the warpgroup has: y its row, x its column.
@@ -187,8 +233,15 @@ void with_tile(int columns, F f) {
 void check(const ConvShape&, const void* a, const void* b, const void* out, Context&);
 void check_epilogue(const float* partial, std::initializer_list<const void*> tensors);
 
-/// The map of x or dy [n,h,w,c] in blocks of pixels, `step` pixels apart, `box` channels wide.
-void make_image_map(CUtensorMap& map, const bf16* images, int n, int h, int w, int c,
-                    const PixelBlocks&, int box, int step);
+/// The map of x or dy in boxes of `box` channels, and of pixels that are `step` apart.
+struct Images {
+  const bf16* at;
+  int n, h, w, c;
+};
+struct BoxOfPixels {
+  int n, h, w;
+};
+inline BoxOfPixels box_of(const PixelBlocks& blocks) { return {blocks.n, blocks.h, blocks.w}; }
+void make_image_map(CUtensorMap& map, const Images&, const BoxOfPixels&, int box, int step);
 
 }  // namespace wrn::cuda::v5

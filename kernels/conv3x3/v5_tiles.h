@@ -84,24 +84,56 @@ inline int tile_columns(std::int64_t units, int columns, int widest, int multipr
 /// The width of boxes along `channels` of a depth.
 inline int box_width(int channels) { return channels > 32 ? 64 : channels > 16 ? 32 : 16; }
 
-/// The slices of a tile's depth, and how many of their steps count: in each `period`th only the
-/// first `last_steps`, the rest being zeros.
+/// The slices of A that a tile's depth has, each for `taps` slices of B; and how many of their
+/// steps count: in each `period`th only the first `last_steps`, the rest being zeros.
 struct Slices {
-  int count, period, last_steps;
+  int count, period, last_steps, taps = 1;
   std::int64_t steps() const {
-    return std::int64_t{count} * kSteps - count / period * (kSteps - last_steps);
+    return (std::int64_t{count} * kSteps - count / period * (kSteps - last_steps)) * taps;
   }
 };
 
+/// The rows of A in shared memory for a tile of some pixels. Flat, they are the pixels as one tap
+/// sees them. Tall, they are all that the pixels see through the r taps above each other: r - 1
+/// lines more, in one box. The next tap's rows begin a line further.
+struct ARows {
+  int count;
+  int of_unit = kUnit;  // from a unit to the next
+  int of_line = 0;      // from a tap to the next
+  int h = 0, n = 0;     // the tall box's lines and images
+  bool tall() const { return n > 0; }
+};
+/// Tall ones may be a unit more than the pixels.
+constexpr int most_a_rows(int pixels) { return pixels + kUnit; }
+
+/// Of a convolution that gathers images of so many channels. Tall where a slice is of one tap of
+/// stride 1; where the tile's units are below each other in one image, or are an image each; and
+/// where lines are whole groups of 8 rows, so that any may begin a swizzle's pattern.
+inline ARows a_rows(const ConvShape& s, int channels, int pixels) {
+  const ARows flat{.count = pixels};
+  const PixelBlocks blocks(s);
+  const int units = pixels / kUnit, down = blocks.down.value(), more = s.r - 1;
+  const bool below = down % units == 0;
+  if (more == 0 || s.stride > 1 || box_width(channels) < kDepth || blocks.w % 8 != 0 ||
+      blocks.n > 1 || blocks.across.value() > 1 || (!below && down > 1)) {
+    return flat;
+  }
+  const int h = (below ? units : 1) * blocks.h + more, n = below ? 1 : units;
+  const int of_image = h * blocks.w;
+  if (n * of_image > most_a_rows(pixels)) return flat;
+  return {n * of_image, below ? kUnit : of_image, blocks.w, h, n};
+}
+
 /// Of taps x channels, in boxes. Boxes of less than kDepth hold all channels of a tap.
-inline Slices gather_slices(int taps, int channels) {
+inline Slices gather_slices(int taps_h, int taps_w, int channels, bool tall) {
   constexpr int kStep = kDepth / kSteps;
+  const int taps = taps_h * taps_w;
   if (taps == 0) return {0, 1, kSteps};
   const int box = box_width(channels);
   if (box == kDepth) {
     const auto chunks = static_cast<int>(divide_up(channels, box));  // in a tap
     const auto last = static_cast<int>(divide_up(channels - (chunks - 1) * box, kStep));
-    return {taps * chunks, chunks, last};
+    return {(tall ? taps_w : taps) * chunks, chunks, last, tall ? taps_h : 1};
   }
   const int steps = taps * (box / kStep);
   const auto count = static_cast<int>(divide_up(steps, kSteps));
@@ -232,10 +264,10 @@ inline std::int64_t partial_traffic(const ConvShape& s, const Target& target) {
 
 /// The slices of a tile of each part of fprop or dgrad.
 inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape& s) {
-  if (product == ConvProduct::kFprop) return {gather_slices(s.r * s.r, s.c)};
+  if (product == ConvProduct::kFprop) return {gather_slices(s.r, s.r, s.c, false)};
   std::vector<Slices> all;
   for (const Phase& phase : phases(s)) {
-    all.push_back(gather_slices(phase.down.count * phase.right.count, s.k));
+    all.push_back(gather_slices(phase.down.count, phase.right.count, s.k, false));
   }
   return all;
 }

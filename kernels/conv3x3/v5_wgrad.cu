@@ -30,24 +30,20 @@ struct TilePlace {
 }
 
 template <int N>
-__device__ void load_tiles(const Wgrad& g, Shared<N>& shared) {
+__device__ void load_tiles(const Wgrad& g, Ring a, Ring b) {
   constexpr int kRows = Tile<N>::kRows, kPanel = Tile<N>::kPanel;
-  typename Shared<N>::Turn turn;
   for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles; tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
     const int first_chunk = place.row * (kRows / g.box);
     for (int slice = 0; slice < place.slices; ++slice) {
       const int3 pixel = first_pixel(g.blocks, place.part * g.blocks_of_part + slice);
-      auto& stage = shared.stage[turn.stage];
-      Barrier& full = shared.full[turn.stage];
-      wait(shared.empty[turn.stage], turn.parity ^ 1);
-      arrive_expecting(full, sizeof stage);
+      Barrier& full_a = a.claim(a.bytes);
       int tap = first_chunk / g.chunks_of_tap;
       int channel = (first_chunk - tap * g.chunks_of_tap) * g.box;
       for (int row = 0; row < kRows; row += g.box) {
         const int c = tap < g.r * g.r ? channel : g.c;  // behind the last tap: zeros
         const int down = tap / g.r, right = tap - down * g.r;
-        load_box(stage.a + row * kDepth * 2, g.x, full, c, pixel.x * g.stride + right - g.r / 2,
+        load_box(a.at() + row * kRowBytes, g.x, full_a, c, pixel.x * g.stride + right - g.r / 2,
                  pixel.y * g.stride + down - g.r / 2, pixel.z);
         channel += g.box;
         if (channel >= g.c) {
@@ -55,11 +51,13 @@ __device__ void load_tiles(const Wgrad& g, Shared<N>& shared) {
           ++tap;
         }
       }
+      Barrier& full_b = b.claim(b.bytes);
       for (int p = 0; p < N; p += kPanel) {
-        load_box(stage.b + p * kDepth * 2, g.dy, full, place.column * N + p, pixel.x, pixel.y,
+        load_box(b.at() + p * kRowBytes, g.dy, full_b, place.column * N + p, pixel.x, pixel.y,
                  pixel.z);
       }
-      turn.next();
+      a.next();
+      b.next();
     }
   }
 }
@@ -93,23 +91,24 @@ __device__ void store_tile(const Sums<N>& sum, const Wgrad& g, const TilePlace& 
 template <int N>
 __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constant__ Wgrad g) {
 #if WRN_HOPPER
-  auto& shared = shared_storage<Shared<N>>();
+  auto& shared = shared_storage<Shared<N, void>>();
   init(shared);  // of shared memory alone
   wait_for_previous_kernels();
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
   if (warpgroup == kConsumers) {
     drop_registers<40>();
-    if (threadIdx.x % kWarpgroup == 0) load_tiles<N>(g, shared);
+    if (threadIdx.x % kWarpgroup == 0) {
+      load_tiles<N>(g, shared.ring_of_a(Tile<N>::kRows), shared.ring_of_b());
+    }
     return;
   }
   take_registers<232>();
-  typename Shared<N>::Turn turn;
+  Ring a = shared.ring_of_a(Tile<N>::kRows), b = shared.ring_of_b();
   for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles; tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
     Sums<N> sum;
     clear<N>(sum);
-    multiply<N, true, true>(sum, shared, turn, {place.slices, place.slices, kSteps}, g.a, g.b,
-                            warpgroup);
+    multiply<N, true, true>(sum, a, b, {place.slices, place.slices, kSteps}, g.a, g.b, warpgroup);
     store_tile<N>(sum, g, place, warpgroup);
   }
 #endif
@@ -155,11 +154,11 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
             plan.tiles(),
             plan.blocks_of_part,
             plan.parts > 1 ? partial : dw};
-    make_image_map(g.x, x, s.n, s.h, s.w, s.c, blocks, plan.box, s.stride);
-    make_image_map(g.dy, dy, s.n, s.p(), s.q(), s.k, blocks, tile.kPanel, 1);
+    make_image_map(g.x, {x, s.n, s.h, s.w, s.c}, box_of(blocks), plan.box, s.stride);
+    make_image_map(g.dy, {dy, s.n, s.p(), s.q(), s.k}, box_of(blocks), tile.kPanel, 1);
     const int grid = std::min(plan.tiles(), target.multiprocessors);
-    launch(WRN_KERNEL(wgrad_kernel<N>), static_cast<unsigned>(grid), kThreads, sizeof(Shared<N>),
-           context, g);
+    launch(WRN_KERNEL(wgrad_kernel<N>), static_cast<unsigned>(grid), kThreads,
+           sizeof(Shared<N, void>), context, g);
   });
   if (plan.parts == 1) return;
   constexpr unsigned kAdders = 256;
