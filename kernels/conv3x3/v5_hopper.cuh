@@ -37,7 +37,7 @@ struct Tile {
   static constexpr int kColumns = N;
   static constexpr int kUnits = units_of_consumer(N), kRows = rows_of_tile(N);
   /// The width of boxes along the columns.
-  static constexpr int kPanel = N % 64 == 0 ? 64 : N % 32 == 0 ? 32 : 16;
+  static constexpr int kPanel = N % 64 == 0 ? 64 : N % 32 == 0 ? 32 : 16, kPanels = N / kPanel;
 };
 template <int N>
 using Sums = float[Tile<N>::kUnits][N / 2];
@@ -101,7 +101,7 @@ struct alignas(1024) Shared {
   struct Barriers {
     Barrier full[kMostPlaces], empty[kMostPlaces];
   } of_a, of_b;
-  Barrier ready[kConsumers];
+  Barrier ready[kConsumers][Tile<N>::kPanels], done[kConsumers][Tile<N>::kPanels];  // of out
 
   /// The rings; slices of A have up to so many rows.
   __device__ Ring ring_of_a(int rows) {
@@ -142,7 +142,10 @@ __device__ void init(Shared<N, Epilogue>& shared) {
         init_barrier(ring->empty[i], kConsumers * kWarpgroup / 32);
       }
     }
-    for (Barrier& ready : shared.ready) init_barrier(ready, 1);
+    for (int consumer = 0; consumer < kConsumers; ++consumer) {
+      for (Barrier& ready : shared.ready[consumer]) init_barrier(ready, 1);
+      for (Barrier& done : shared.done[consumer]) init_barrier(done, kWarpgroup / 32);
+    }
     fence_barrier_init();
   }
   __syncthreads();

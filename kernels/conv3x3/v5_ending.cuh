@@ -1,0 +1,356 @@
+// The end of a tile of v5's fprop and dgrad: from sums in registers to D, and what an epilogue
+// (epilogue.h) has besides. It reads an image like D, which comes as D leaves: in boxes, a panel of
+// 64 rows and 64 columns or less after the other, and to where D's elements will be in shared
+// memory. Each thread finds there what stands beside its sums, and leaves what is to be stored.
+// One thread of the producer's warpgroup for each consumer carries the panels: as soon as one has
+// been stored, what is beside the next unit's is on its way there.
+#pragma once
+
+#include "kernels/conv3x3/v5_load.cuh"
+
+namespace wrn::cuda::v5 {
+
+/// What an epilogue reads in boxes, or null.
+inline __host__ __device__ const bf16* beside_of(const Plain&) { return nullptr; }
+inline __host__ __device__ const bf16* beside_of(const WithMoments<bf16>& e) { return e.addend; }
+inline __host__ __device__ const bf16* beside_of(const ThroughRelu<bf16>& e) { return e.x; }
+
+using Pair = Group<bf16, 2>;
+
+/// Two neighbouring elements of it as the epilogue wants them, with the mask's bits from theirs on.
+inline __device__ Beside<bf16, 2> make_beside(const WithMoments<bf16>&, const Pair& boxed,
+                                              unsigned) {
+  return {boxed, {}, 0};
+}
+inline __device__ Beside<bf16, 2> make_beside(const ThroughRelu<bf16>&, const Pair& boxed,
+                                              unsigned passed) {
+  return {{}, boxed, passed};
+}
+
+/// What an epilogue gathers of V columns over the rows of a tile: the sums of d, which is what is
+/// stored, and of d f, where f is d itself or, through a ReLU, batch norm's input x. That is, sums
+/// about zero, not about the mean, at two instructions an element, and merging is adding. They may
+/// be, as these are bf16: squares of 8 bits have 16, so that those of numbers of one power of two,
+/// of as many rows as a tile has, add up in fp32 without rounding; and numbers that differ more
+/// than that have a variance that is no small part of the sum. So nothing is lost that
+/// finish_sums() has to find. The sum of d x is off by some 2^-24 of mean(x) sum |d|; x itself is,
+/// by 2^-9 of its mean.
+template <int V>
+struct TwoSums {
+  Floats<V> d, d_f;
+
+  __device__ void merge(const TwoSums& b) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      d.at[i] += b.d.at[i];
+      d_f.at[i] += b.d_f.at[i];
+    }
+  }
+  /// Of half of the columns, the first or the last.
+  __device__ TwoSums<V / 2> half(bool last) const {
+    TwoSums<V / 2> half;
+#pragma unroll
+    for (int i = 0; i < V / 2; ++i) {
+      half.d.at[i] = last ? d.at[V / 2 + i] : d.at[i];
+      half.d_f.at[i] = last ? d_f.at[V / 2 + i] : d_f.at[i];
+    }
+    return half;
+  }
+  /// Those of the lane `apart` from this one, all of the warp's lanes calling.
+  __device__ TwoSums of_lane(int apart) const {
+    TwoSums other;
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      other.d.at[i] = __shfl_xor_sync(0xFFFFFFFF, d.at[i], apart);
+      other.d_f.at[i] = __shfl_xor_sync(0xFFFFFFFF, d_f.at[i], apart);
+    }
+    return other;
+  }
+};
+
+/// Merges what the eight lanes of a warp that have the same columns hold, by exchanging halves,
+/// quarters and eighths: lane bits 4, 3 and 2 say with which part of them each is left. Of four
+/// columns bit 2 says nothing, and both lanes have the result.
+template <int kApart = 16, int V>
+__device__ auto merge_lanes(const TwoSums<V>& mine) {
+  if constexpr (kApart < 4) {
+    return mine;
+  } else if constexpr (V > 1) {
+    const bool last = (threadIdx.x & kApart) != 0;
+    TwoSums<V / 2> half = mine.half(last);
+    half.merge(mine.half(!last).of_lane(kApart));
+    return merge_lanes<kApart / 2>(half);
+  } else {
+    TwoSums<V> both = mine;
+    both.merge(mine.of_lane(kApart));
+    return merge_lanes<kApart / 2>(both);
+  }
+}
+
+/// As an epilogue's sums are stored: those of `rows` rows of a column about their mean, or of x
+/// about its mean. The rounding of the former is put right: it need not be a multiple of what d is.
+inline __device__ Moments<1> finish_sums(const WithMoments<bf16>&, const TwoSums<1>& sums,
+                                         float rows, float) {
+  const float d = sums.d.at[0], mean = rows > 0 ? d / rows : 0;
+  const float m2 = fmaf(-mean, fmaf(-mean, rows, d), fmaf(-mean, d, sums.d_f.at[0]));
+  return {rows, {mean}, {m2 > 0 ? m2 : 0}};
+}
+inline __device__ GradientSums<1> finish_sums(const ThroughRelu<bf16>&, const TwoSums<1>& sums,
+                                              float, float mean) {
+  return {sums.d, {fmaf(-mean, sums.d.at[0], sums.d_f.at[0])}};
+}
+
+/// A pixel of D, given by its block's first and its number in the block; -1 outside.
+__device__ inline int out_pixel(const Gather& g, const Part& part, const int3& first, int row) {
+  const int line = g.blocks.by_w.divide(row), image = g.blocks.by_h.divide(line);
+  const int x = (first.x + row - line * g.blocks.w) * g.out_step + part.out_x;
+  const int y = (first.y + line - image * g.blocks.h) * g.out_step + part.out_y;
+  const int n = first.z + image;
+  return x < g.w && y < g.h && n < g.n ? (n * g.h + y) * g.w + x : -1;
+}
+
+/// Unit number i of those that a consumer has of the block's tiles.
+struct UnitPlace {
+  bool exists;
+  int part, column;  // of D the first
+  int block;
+};
+template <int N>
+__device__ UnitPlace unit_place(const Gather& g, int consumer, int i) {
+  constexpr int kUnits = Tile<N>::kUnits;
+  const int tile = static_cast<int>(blockIdx.x + i / kUnits * gridDim.x);
+  const TilePlace place = tile_place(g, tile);
+  return {tile < g.tiles(), place.part, place.column * N,
+          (place.row * kConsumers + consumer) * kUnits + i % kUnits};
+}
+
+/// The courier's thread, for one consumer. `ready` says that a panel of `out` is the consumer's,
+/// with what is beside its unit in it if there is something; `done`, that it is to be stored.
+template <int N, typename Epilogue>
+__device__ void carry_panels(const Gather& g, const Epilogue& epilogue, Shared<N, Epilogue>& shared,
+                             int consumer) {
+  constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
+  const auto hand_over = [&](const UnitPlace& unit, int p) {
+    Barrier& ready = shared.ready[consumer][p];
+    const bool comes = beside_of(epilogue) != nullptr;  // zeros where it has no such pixels
+    arrive_expecting(ready, comes ? kPanelBytes : 0);
+    if (!comes) return;
+    const int3 pixel = first_pixel(g.blocks, unit.block);
+    load_box(shared.out[consumer] + p * kPanelBytes, g.part[unit.part].beside, ready,
+             unit.column + p * kPanel, pixel.x, pixel.y, pixel.z);
+  };
+  UnitPlace unit = unit_place<N>(g, consumer, 0);
+#pragma unroll 1
+  for (int p = 0; p < Tile<N>::kPanels; ++p) hand_over(unit, p);
+  for (int i = 0; unit.exists; ++i) {
+    const UnitPlace next = unit_place<N>(g, consumer, i + 1);
+#pragma unroll 1
+    for (int p = 0; p < Tile<N>::kPanels; ++p) {
+      wait(shared.done[consumer][p], static_cast<unsigned>(i) % 2);
+      if (unit.block < g.blocks.count && unit.column + p * kPanel < g.columns) {
+        const int3 pixel = first_pixel(g.blocks, unit.block);
+        store_box(g.part[unit.part].out, shared.out[consumer] + p * kPanelBytes,
+                  unit.column + p * kPanel, pixel.x, pixel.y, pixel.z);
+        commit_stores();
+      }
+      if (!next.exists) continue;
+      wait_for_stores<0>();
+      hand_over(next, p);
+    }
+    unit = next;
+  }
+  wait_for_stores<0>();
+}
+
+/// One consumer's end of a tile: the one place that sees finished sums.
+template <int N, typename Epilogue>
+class Ending {
+  static constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
+  static constexpr bool kPlain = std::is_same_v<Epilogue, Plain>;
+  static constexpr bool kThroughRelu = std::is_same_v<Epilogue, ThroughRelu<bf16>>;
+  /// A thread's two columns of each eight.
+  struct Gathered {
+    TwoSums<N / 4> sums;
+    float rows;
+  };
+
+ public:
+  __device__ Ending(const Gather& g, const Epilogue& epilogue, Shared<N, Epilogue>& shared,
+                    int consumer)
+      : g_(g), epilogue_(epilogue), shared_(shared), consumer_(consumer) {}
+
+  /// Before a tile's products, which will be added to `sum`.
+  __device__ void begin(Sums<N>& sum, const TilePlace& place) {
+    if constexpr (kThroughRelu) fetch_columns(place);
+    clear<N>(sum);
+  }
+
+  /// The sums, finished and as bf16, go by way of shared memory to the tensor.
+  /// `tiles_before` this one, of the block.
+  __device__ void store(Sums<N>& sum, const TilePlace& place, int tiles_before) {
+    Gathered gathered{};
+    if constexpr (kThroughRelu) {
+      wait_for_copies<0>();
+      named_barrier(1 + consumer_, kWarpgroup);  // they are there
+    }
+#pragma unroll
+    for (int u = 0; u < Tile<N>::kUnits; ++u) {
+      const unsigned turn = static_cast<unsigned>(tiles_before * Tile<N>::kUnits + u) % 2;
+      unsigned inside[2] = {};  // of the thread's rows
+      if constexpr (!kPlain) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = u * kUnit + place_of_sum(thread_of_warpgroup(), half * 2).y;
+          inside[half] = pixel_of(place, row) >= 0 ? ~0U : 0;
+          if (inside[half] != 0) ++gathered.rows;
+        }
+      }
+#pragma unroll
+      for (int p = 0; p < Tile<N>::kPanels; ++p) {
+        wait(shared_.ready[consumer_][p], turn);
+        if constexpr (kPlain) {
+          store_panel(sum[u], p);
+        } else {
+          finish_panel(sum[u], u, p, inside, gathered);
+        }
+        fence_async_proxy();
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive(shared_.done[consumer_][p]);
+      }
+    }
+    if constexpr (!kPlain) store_sums(gathered, place);
+  }
+
+ private:
+  /// Where in `out` sums i and i + 1 of the thread belong. A row's 16-byte groups change places as
+  /// its number says, or some of its bits, which are the same in all the thread's rows.
+  __device__ void* in_out(int t, int i) const {
+    constexpr int kRowBytes = kPanel * 2, kGroups = kRowBytes / 16;
+    const int row = place_of_sum(t, i).y, j = i / 4;
+    const int key = t % 32 / 4 * kRowBytes / 128 % kGroups;
+    return shared_.out[consumer_] + j / kGroups * kPanelBytes + row * kRowBytes +
+           (j % kGroups ^ key) * 16 + t % 4 * 4;
+  }
+
+  /// Where in D row `row` of the consumer's part of a tile is; -1 outside.
+  __device__ int pixel_of(const TilePlace& place, int row) const {
+    const int block = (place.row * kConsumers + consumer_) * Tile<N>::kUnits + row / kUnit;
+    return block < g_.blocks.count
+               ? out_pixel(g_, g_.part[place.part], first_pixel(g_.blocks, block), row % kUnit)
+               : -1;
+  }
+
+  /// Begins to bring the means and the mask's bits; zeros for what is outside.
+  __device__ void fetch_columns(const TilePlace& place) const {
+    auto& columns = shared_.columns[consumer_];
+    const int thread = thread_of_warpgroup(), first = place.column * N;
+    for (int c = thread; c < N; c += kWarpgroup) {
+      const bool there = first + c < g_.columns;
+      copy_async<4>(&columns.mean[c], epilogue_.mean + (there ? first + c : 0), there ? 4 : 0);
+    }
+    if (thread < Tile<N>::kUnits * kUnit) {
+      const int pixel = pixel_of(place, thread);
+      const std::uint8_t* from = epilogue_.mask + (std::int64_t{pixel} * g_.columns + first) / 8;
+      const int bytes = pixel >= 0 ? (g_.columns - first) / 8 : 0;
+      unsigned* to = columns.mask[thread];
+      if (N % 32 == 0 && g_.columns % 32 == 0) {
+        for (int i = 0; i < N / 32; ++i) {
+          const bool there = i * 4 < bytes;
+          copy_async<4>(to + i, there ? from + i * 4 : epilogue_.mask, there ? 4 : 0);
+        }
+      } else {
+        for (int i = 0; i < N / 8; ++i) {
+          if (i % 4 == 0) to[i / 4] = 0;
+          if (i < bytes) to[i / 4] |= unsigned{from[i]} << i % 4 * 8;
+        }
+      }
+    }
+    commit_copies();
+  }
+
+  __device__ void store_panel(const float (&sum)[N / 2], int p) {
+    const int t = thread_of_warpgroup();
+#pragma unroll
+    for (int pair = 0; pair < kPanel / 4; ++pair) {
+      const int i = p * kPanel / 2 + 2 * pair;
+      const Pair stored = from_floats<bf16>(Floats<2>{sum[i], sum[i + 1]});
+      store_shared(in_out(t, i), __builtin_bit_cast(unsigned, stored));
+    }
+  }
+
+  /// The thread's two rows of a unit, from columns to columns: sums that have been stored leave
+  /// their registers for what is gathered of them. There are none to spare for what ptxas would
+  /// read early; but what is read in shared memory cannot overtake a store there.
+  __device__ void finish_panel(const float (&sum)[N / 2], int u, int p, const unsigned (&inside)[2],
+                               Gathered& gathered) {
+    const int t = thread_of_warpgroup();
+    unsigned mask[2] = {};
+#pragma unroll
+    for (int eight = 0; eight < kPanel / 8; ++eight) {
+      const int j = p * kPanel / 8 + eight;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int i = j * 4 + half * 2, row = u * kUnit + place_of_sum(t, i).y;
+        if (kThroughRelu && eight % 4 == 0) {
+          mask[half] = shared_.columns[consumer_].mask[row][j / 4] >> t % 4 * 2;
+        }
+        const unsigned boxed = beside_of(epilogue_) ? load_shared(in_out(t, i)) : 0;
+        const auto beside =
+            make_beside(epilogue_, __builtin_bit_cast(Pair, boxed), mask[half] >> j % 4 * 8);
+        const Pair finished = finish(epilogue_, Floats<2>{sum[i], sum[i + 1]}, beside);
+        const unsigned stored = __builtin_bit_cast(unsigned, finished) & inside[half];
+        store_shared(in_out(t, i), stored);
+        const Floats<2> d = to_floats(__builtin_bit_cast(Pair, stored)),
+                        f = kThroughRelu ? to_floats(beside.x) : d;
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+          gathered.sums.d.at[2 * j + k] += d.at[k];
+          gathered.sums.d_f.at[2 * j + k] += d.at[k] * f.at[k];
+        }
+      }
+    }
+  }
+
+  /// The columns' sums over the consumer's rows of the tile.
+  __device__ void store_sums(const Gathered& gathered, const TilePlace& place) {
+    auto& columns = shared_.columns[consumer_];
+    const int thread = thread_of_warpgroup(), warp = thread / 32;
+    const auto sums = merge_lanes(gathered.sums);
+    float rows = gathered.rows;
+    for (const int apart : {16, 8, 4}) rows += __shfl_xor_sync(0xFFFFFFFF, rows, apart);
+    if (thread % 32 == 0) columns.rows[warp] = rows;
+    constexpr int kLeft = N < 32 ? 1 : N / 32;  // of the thread's columns
+    const int part = N < 32 ? thread / 16 % 2 * 2 + thread / 8 % 2
+                            : thread / 16 % 2 * 4 + thread / 8 % 2 * 2 + thread / 4 % 2;
+    if (N >= 32 || thread / 4 % 2 == 0) {
+#pragma unroll
+      for (int k = 0; k < kLeft; ++k) {
+        const int i = part * kLeft + k, column = i / 2 * 8 + thread % 4 * 2 + i % 2;
+        columns.sum[warp][0][column] = sums.d.at[k];
+        columns.sum[warp][1][column] = sums.d_f.at[k];
+      }
+    }
+    named_barrier(1 + consumer_, kWarpgroup);
+    const int tile = (place.part * g_.row_tiles + place.row) * kConsumers + consumer_;
+    for (int c = thread; c < N; c += kWarpgroup) {
+      TwoSums<1> all{};
+      float of_rows = 0;
+      for (int w = 0; w < kWarpgroup / 32; ++w) {
+        all.merge({{columns.sum[w][0][c]}, {columns.sum[w][1][c]}});
+        of_rows += columns.rows[w];
+      }
+      finish_sums(epilogue_, all, of_rows, kThroughRelu ? columns.mean[c] : 0)
+          .store(epilogue_.partial, static_cast<unsigned>(tile),
+                 static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers), place.column * N + c,
+                 g_.columns);
+    }
+    named_barrier(1 + consumer_, kWarpgroup);  // before the next tile's
+  }
+
+  const Gather& g_;
+  const Epilogue& epilogue_;
+  Shared<N, Epilogue>& shared_;
+  int consumer_;
+};
+
+}  // namespace wrn::cuda::v5
