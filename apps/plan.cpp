@@ -7,16 +7,22 @@
 namespace wrn {
 namespace {
 
+constexpr double kClock = 1.7e9;  // of an H100 at work
+/// What the L2 of an H100 delivers in a second, at least: a known kernel that multiplies in tiles
+/// of 128 x 256, each multiprocessor on its own, does 704 TFLOP/s, at 49,152 bytes for 4.19
+/// million.
+constexpr double kL2Bytes = 8.2e12;
+
 double mib(double bytes) { return bytes / 0x1p20; }
 
 /// Of merging the partial sums of so many tiles (merge_moments, merge_gradient_sums), which is
 /// waiting: by estimate, not measured, a microsecond for a kernel to begin and end among others in
 /// a graph, 1,200 cycles for each round of loads, of 1,024 tiles, and what is computed with them,
-/// and 150 for each of seven levels of a tree, at 1.7 GHz.
+/// and 150 for each of seven levels of a tree.
 double merge_seconds(unsigned tiles) {
   constexpr std::int64_t kRound = 1024;
   const auto rounds = static_cast<double>(divide_up(tiles, kRound));
-  return 1e-6 + (1200 * rounds + 150 * 7) / 1.7e9;
+  return 1e-6 + (1200 * rounds + 150 * 7) / kClock;
 }
 
 /// "images 0.8, conv1.weight 0.0"
@@ -75,7 +81,7 @@ std::optional<Ceilings> measured_ceilings(Precision precision) {
 
 double model_seconds(const Step& step, const Ceilings& ceilings) {
   auto macs = static_cast<double>(step.macs), bytes = static_cast<double>(step.bytes());
-  double merge = 0;
+  double merge = 0, ends = 0, loaded = 0;
   const cuda::Target target{ceilings.multiprocessors,
                             cuda::measured_choices(ceilings.multiprocessors)};
   if (target.multiprocessors > 0 && step.conv &&
@@ -83,6 +89,8 @@ double model_seconds(const Step& step, const Ceilings& ceilings) {
       cuda::v5::takes(step.conv->projection.value_or(step.conv->shape))) {
     const auto& [product, shape, sums_columns, projection] = *step.conv;
     macs = static_cast<double>(cuda::v5::executed_macs(product, shape, target, projection));
+    ends = cuda::v5::end_cycles(product, sums_columns, shape, target) / kClock;
+    loaded = static_cast<double>(cuda::v5::loaded_bytes(product, shape, target, projection));
     if (product == ConvProduct::kWgrad) {
       bytes += static_cast<double>(cuda::v5::partial_traffic(shape, target));
     }
@@ -91,7 +99,8 @@ double model_seconds(const Step& step, const Ceilings& ceilings) {
       merge = merge_seconds(cuda::v5::sum_tiles(product, shape, target));
     }
   }
-  return std::max(2 * macs / ceilings.flops, bytes / ceilings.bytes) + merge;
+  return std::max({2 * macs / ceilings.flops + ends, loaded / kL2Bytes, bytes / ceilings.bytes}) +
+         merge;
 }
 
 std::vector<PartTotals> totals_by_part(const Program& program,
@@ -135,8 +144,9 @@ void print_plan(std::ostream& out, const std::string& title, const Program& prog
       1e3 * seconds, batch / seconds, 1e-12 * ceilings->flops, 1e-12 * ceilings->bytes,
       ceilings->device,
       ceilings->multiprocessors > 0
-          ? fmt::format("v5's convolutions in whole tiles, in waves of {} multiprocessors, and the "
-                        "merging of their sums",
+          ? fmt::format("v5's convolutions in whole tiles, with their ends, in waves of {} "
+                        "multiprocessors,\n"
+                        "                and the merging of their sums",
                         ceilings->multiprocessors)
           : "tiles and waves not counted");
 }

@@ -26,10 +26,11 @@ std::optional<Ceilings> measured_ceilings(Precision);
 
 /// The time that a step takes by the model: the larger of what its products and its bytes need.
 /// Where the multiprocessors are known, and v5 computes a convolution, its products are those of
-/// its tiles, edges and last wave included (kernels/conv3x3/v5_tiles.h), its bytes include the
-/// partial sums of split products, and the kernel that merges the sums of its epilogue is added.
-/// Other launches, and what is not overlapped within a kernel, cost nothing, so that where v4
-/// computes one, such as the first, the model is the more favourable.
+/// its tiles, edges and last wave included (kernels/conv3x3/v5_tiles.h), and the ends of its tiles
+/// are added to them; its bytes include the partial sums of split products; what its tiles load has
+/// to come through the L2; and the kernel that merges the sums of its epilogue is added. Other
+/// launches cost nothing, nor does what v4 does not overlap, so that where it computes one, such as
+/// the first, the model is the more favourable.
 double model_seconds(const Step&, const Ceilings&);
 
 /// Of the steps of a part of the network (Step::part).

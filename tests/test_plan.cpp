@@ -1,6 +1,7 @@
 // What is read off a recorded Program: the dtypes of its tensors, refused where they are wrong, and
 // the costs of its steps, against counts by hand.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <sstream>
 
@@ -157,15 +158,66 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
         2 * std::int64_t{plan.parts} * 160 * 9 * 160 * 4);
 }
 
+TEST_CASE("v5's rows of A are tall where their lines lie in one box") {
+  const auto rows = [](const ConvShape& s, int pixels) {
+    const cuda::v5::ARows a = cuda::v5::a_rows(s, s.c, pixels);
+    return std::array{a.count, a.of_unit, a.of_line, a.h, a.n};
+  };
+  // WRN-28-10's groups: 8 lines of 32 see 10, one image of 16 x 16 sees 18, four of 8 x 8 10 each.
+  CHECK(rows({128, 32, 32, 160, 160, 3, 1}, 256) == std::array{320, 64, 32, 10, 1});
+  CHECK(rows({128, 16, 16, 320, 320, 3, 1}, 256) == std::array{288, 64, 16, 18, 1});
+  CHECK(rows({128, 8, 8, 640, 640, 3, 1}, 256) == std::array{320, 80, 8, 10, 4});
+  CHECK(rows({128, 32, 32, 192, 192, 3, 1}, 128) == std::array{192, 64, 32, 6, 1});
+  // Lines that would take too many rows or half a swizzle's pattern; units that are not below each
+  // other; another stride; one tap; taps that share a slice.
+  for (const ConvShape& s : {ConvShape{1, 64, 64, 64, 64, 3, 1},
+                             {8, 4, 4, 64, 64, 3, 1},
+                             {1, 20, 16, 64, 64, 3, 1},
+                             {1, 24, 8, 64, 64, 3, 1},
+                             {1, 32, 128, 64, 64, 3, 1},
+                             {1, 32, 32, 64, 64, 3, 2},
+                             {1, 32, 32, 64, 64, 1, 1},
+                             {1, 32, 32, 32, 64, 3, 1}}) {
+    INFO(s.h << " x " << s.w << " x " << s.c << " r " << s.r << " stride " << s.stride);
+    CHECK(rows(s, 256) == std::array{256, 64, 0, 0, 0});
+  }
+}
+
+TEST_CASE("what v5's tiles load, and how their ends keep the tensor cores waiting") {
+  const cuda::Target h100{132};
+  const ConvShape inner{128, 32, 32, 160, 160, 3, 1}, down{128, 32, 32, 160, 320, 3, 2},
+      projection{128, 32, 32, 160, 320, 1, 2};
+  // 512 tiles of 256 x 160: three boxes of 320 rows and nine of filters.
+  for (const ConvProduct product : {ConvProduct::kFprop, ConvProduct::kDgrad}) {
+    CHECK(cuda::v5::loaded_bytes(product, inner, h100) == 512LL * 160 * 2 * (3 * 320 + 9 * 160));
+    CHECK(cuda::v5::end_cycles(product, false, inner, h100) == Approx(4 * (80 + 2 * 160) / 0.375));
+  }
+  CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, inner, h100) ==
+        Approx(4 * (590 + 10.5 * 160) / 0.375));
+  // With stride 2 nine boxes of 256; a projection is a tenth tap. 128 x 2 tiles.
+  CHECK(cuda::v5::loaded_bytes(ConvProduct::kFprop, down, h100, projection) ==
+        256LL * 160 * 2 * 10 * (256 + 160));
+  // dgrad's four phases have nine taps among them, and the projection one.
+  CHECK(cuda::v5::loaded_bytes(ConvProduct::kDgrad, down, h100, projection) ==
+        128LL * 320 * 2 * 10 * (256 + 160));
+  const cuda::v5::WgradPlan plan = cuda::v5::wgrad_plan(inner, h100);
+  CHECK(cuda::v5::loaded_bytes(ConvProduct::kWgrad, inner, h100) ==
+        std::int64_t{plan.tiles()} * plan.blocks_of_part * 64 * 2 *
+            (cuda::v5::rows_of_tile(plan.columns) + plan.columns));
+}
+
 TEST_CASE("merging the sums of an epilogue takes its time, and their tiles' rounds") {
   const std::optional<Ceilings> h100 = measured_ceilings(Precision::kBf16);
   REQUIRE(h100);
   const auto added = [&](ConvProduct product, int batch) {
+    const cuda::Target target{h100->multiprocessors};
     Step step;
     step.conv = {product, {batch, 32, 32, 160, 160, 3, 1}};
-    const double without = model_seconds(step, *h100);
+    const double without = model_seconds(step, *h100) -
+                           cuda::v5::end_cycles(product, false, step.conv->shape, target) / 1.7e9;
     step.conv->sums_columns = true;
-    return model_seconds(step, *h100) - without;
+    return model_seconds(step, *h100) -
+           cuda::v5::end_cycles(product, true, step.conv->shape, target) / 1.7e9 - without;
   };
   // 512 tiles of 256 x 160 at batch 128, of two consumers each; one image more are more than 1024.
   for (const ConvProduct product : {ConvProduct::kFprop, ConvProduct::kDgrad}) {

@@ -33,8 +33,8 @@ inline __device__ Beside<bf16, 2> make_beside(const ThroughRelu<bf16>&, const Pa
 /// be, as these are bf16: squares of 8 bits have 16, so that those of numbers of one power of two,
 /// of as many rows as a tile has, add up in fp32 without rounding; and numbers that differ more
 /// than that have a variance that is no small part of the sum. So nothing is lost that
-/// finish_sums() has to find. The sum of d x is off by some 2^-24 of mean(x) sum |d|; x itself is,
-/// by 2^-9 of its mean.
+/// moments_of() would have to find. The sum of d x is off by some 2^-24 of mean(x) sum |d|; x
+/// itself is, by 2^-9 of its mean.
 template <int V>
 struct TwoSums {
   Floats<V> d, d_f;
@@ -87,16 +87,15 @@ __device__ auto merge_lanes(const TwoSums<V>& mine) {
   }
 }
 
-/// As an epilogue's sums are stored: those of `rows` rows of a column about their mean, or of x
-/// about its mean. The rounding of the former is put right: it need not be a multiple of what d is.
-inline __device__ Moments<1> finish_sums(const WithMoments<bf16>&, const TwoSums<1>& sums,
-                                         float rows, float) {
+/// As an epilogue's sums of a column are stored: about the mean of its `rows` rows, or x about its
+/// mean. A mean that had to be rounded is not quite d's: the rest of d, times the mean, is taken
+/// off as well.
+inline __device__ Moments<1> moments_of(const TwoSums<1>& sums, float rows) {
   const float d = sums.d.at[0], mean = rows > 0 ? d / rows : 0;
   const float m2 = fmaf(-mean, fmaf(-mean, rows, d), fmaf(-mean, d, sums.d_f.at[0]));
   return {rows, {mean}, {m2 > 0 ? m2 : 0}};
 }
-inline __device__ GradientSums<1> finish_sums(const ThroughRelu<bf16>&, const TwoSums<1>& sums,
-                                              float, float mean) {
+inline __device__ GradientSums<1> gradient_sums_of(const TwoSums<1>& sums, float mean) {
   return {sums.d, {fmaf(-mean, sums.d.at[0], sums.d_f.at[0])}};
 }
 
@@ -196,8 +195,9 @@ class Ending {
 #pragma unroll
     for (int u = 0; u < Tile<N>::kUnits; ++u) {
       const unsigned turn = static_cast<unsigned>(tiles_before * Tile<N>::kUnits + u) % 2;
-      unsigned inside[2] = {};  // of the thread's rows
-      if constexpr (!kPlain) {
+      // Of the thread's rows, in all bits. The mask of those outside is clear anyway.
+      unsigned inside[2] = {~0U, ~0U};
+      if constexpr (!kPlain && !kThroughRelu) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int row = u * kUnit + place_of_sum(thread_of_warpgroup(), half * 2).y;
@@ -291,8 +291,8 @@ class Ending {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int i = j * 4 + half * 2, row = u * kUnit + place_of_sum(t, i).y;
-        if (kThroughRelu && eight % 4 == 0) {
-          mask[half] = shared_.columns[consumer_].mask[row][j / 4] >> t % 4 * 2;
+        if constexpr (kThroughRelu) {
+          if (eight % 4 == 0) mask[half] = shared_.columns[consumer_].mask[row][j / 4] >> t % 4 * 2;
         }
         const unsigned boxed = beside_of(epilogue_) ? load_shared(in_out(t, i)) : 0;
         const auto beside =
@@ -316,9 +316,11 @@ class Ending {
     auto& columns = shared_.columns[consumer_];
     const int thread = thread_of_warpgroup(), warp = thread / 32;
     const auto sums = merge_lanes(gathered.sums);
-    float rows = gathered.rows;
-    for (const int apart : {16, 8, 4}) rows += __shfl_xor_sync(0xFFFFFFFF, rows, apart);
-    if (thread % 32 == 0) columns.rows[warp] = rows;
+    if constexpr (!kThroughRelu) {
+      float rows = gathered.rows;
+      for (const int apart : {16, 8, 4}) rows += __shfl_xor_sync(0xFFFFFFFF, rows, apart);
+      if (thread % 32 == 0) columns.rows[warp] = rows;
+    }
     constexpr int kLeft = N < 32 ? 1 : N / 32;  // of the thread's columns
     const int part = N < 32 ? thread / 16 % 2 * 2 + thread / 8 % 2
                             : thread / 16 % 2 * 4 + thread / 8 % 2 * 2 + thread / 4 % 2;
@@ -333,16 +335,22 @@ class Ending {
     named_barrier(1 + consumer_, kWarpgroup);
     const int tile = (place.part * g_.row_tiles + place.row) * kConsumers + consumer_;
     for (int c = thread; c < N; c += kWarpgroup) {
-      TwoSums<1> all{};
-      float of_rows = 0;
-      for (int w = 0; w < kWarpgroup / 32; ++w) {
-        all.merge({{columns.sum[w][0][c]}, {columns.sum[w][1][c]}});
-        of_rows += columns.rows[w];
+      TwoSums<1> sums_of_column{};
+      for (const auto& of_warp : columns.sum) {
+        sums_of_column.merge({{of_warp[0][c]}, {of_warp[1][c]}});
       }
-      finish_sums(epilogue_, all, of_rows, kThroughRelu ? columns.mean[c] : 0)
-          .store(epilogue_.partial, static_cast<unsigned>(tile),
-                 static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers), place.column * N + c,
-                 g_.columns);
+      const auto finished = [&] {
+        if constexpr (kThroughRelu) {
+          return gradient_sums_of(sums_of_column, columns.mean[c]);
+        } else {
+          float rows = 0;
+          for (const float of_warp : columns.rows) rows += of_warp;
+          return moments_of(sums_of_column, rows);
+        }
+      }();
+      finished.store(epilogue_.partial, static_cast<unsigned>(tile),
+                     static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers),
+                     place.column * N + c, g_.columns);
     }
     named_barrier(1 + consumer_, kWarpgroup);  // before the next tile's
   }

@@ -42,19 +42,20 @@ struct Tile {
 template <int N>
 using Sums = float[Tile<N>::kUnits][N / 2];
 
-/// What a consumer has of a tile for an epilogue: the columns' means, a mask's bits, and when all
-/// rows are finished in its place what each warp has gathered, two sums of each column and how many
-/// rows they are of.
+/// What a consumer has of a tile for an epilogue: what each of its warps has gathered, two sums of
+/// each column and how many rows they are of; and through a ReLU the columns' means and the mask's
+/// bits.
 template <int N, typename Epilogue>
-struct ColumnsOf {
-  float mean[N], rows[kWarpgroup / 32];
-  union {
-    unsigned mask[Tile<N>::kUnits * kUnit][(N + 31) / 32];
-    float sum[kWarpgroup / 32][2][N];
-  };
+struct ColumnsOf {};
+template <int N>
+struct ColumnsOf<N, WithMoments<bf16>> {
+  float sum[kWarpgroup / 32][2][N], rows[kWarpgroup / 32];
 };
 template <int N>
-struct ColumnsOf<N, Plain> {};
+struct ColumnsOf<N, ThroughRelu<bf16>> {
+  float sum[kWarpgroup / 32][2][N], mean[N];
+  unsigned mask[Tile<N>::kUnits * kUnit][(N + 31) / 32];
+};
 
 /// One thread's way around a ring.
 struct Ring {

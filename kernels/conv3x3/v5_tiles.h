@@ -313,4 +313,68 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const
   return most * multiprocessors * rows_of_tile(columns) * columns * (kDepth / kSteps);
 }
 
+/// The tiles of a launch, all parts, and their width.
+struct Tiles {
+  std::int64_t count;
+  int columns;
+};
+inline Tiles tiles_of(ConvProduct product, const ConvShape& s, const Target& target) {
+  if (product == ConvProduct::kWgrad) {
+    const WgradPlan plan = wgrad_plan(s, target);
+    return {plan.tiles(), plan.columns};
+  }
+  const bool forward = product == ConvProduct::kFprop;
+  const int columns = gather_columns(product, s, target);
+  const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
+  return {(forward ? 1 : std::ssize(phases(s))) * divide_up(pixels, rows_of_tile(columns)) *
+              divide_up(forward ? s.k : s.c, columns),
+          columns};
+}
+
+/// The bytes that tiles of a launch load, from the L2 or by way of it; zeros cost nothing.
+inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const Target& target,
+                                 const std::optional<ConvShape>& projection = {}) {
+  const auto [tiles, columns] = tiles_of(product, s, target);
+  const int rows = rows_of_tile(columns);
+  if (product == ConvProduct::kWgrad) {
+    const std::int64_t blocks = wgrad_plan(s, target).blocks_of_part;
+    return tiles * blocks * kUnit * (rows + columns) * 2;
+  }
+  std::int64_t bytes = 0;  // of a tile of each part
+  const auto add = [&](const ConvShape& of) {
+    const int channels = product == ConvProduct::kFprop ? of.c : of.k;
+    const ARows a = a_rows(of, channels, rows);
+    const auto add_part = [&](int taps_h, int taps_w) {
+      const std::int64_t slices = a.tall() ? taps_w : taps_h * taps_w;
+      bytes += (slices * a.count + std::int64_t{taps_h} * taps_w * columns) * channels * 2;
+    };
+    if (product == ConvProduct::kFprop) return add_part(of.r, of.r);
+    for (const Phase& phase : phases(of)) add_part(phase.down.count, phase.right.count);
+  };
+  add(s);
+  if (projection) add(*projection);
+  const std::int64_t parts = product == ConvProduct::kFprop ? 1 : std::ssize(phases(s));
+  return tiles / parts * bytes;
+}
+
+/// The cycles from the last product of a multiprocessor's tiles to the first of the next ones, in
+/// which its tensor cores have nothing to do. In instructions of a consumer's thread, as counted in
+/// what ptxas has made of the kernels for sm_90a: so many for each of its sums, and some for a
+/// tile. Each scheduler has two of the consumers' warps, and begins three in four cycles, which is
+/// a guess.
+inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape& s,
+                         const Target& target) {
+  const auto [tiles, columns] = tiles_of(product, s, target);
+  struct Instructions {
+    double of_tile, of_sum;
+  };
+  const Instructions count = product == ConvProduct::kWgrad   ? Instructions{290, 4}
+                             : !sums_columns                  ? Instructions{80, 2}
+                             : product == ConvProduct::kFprop ? Instructions{590, 10.5}
+                                                              : Instructions{610, 12.6};
+  const double sums = units_of_consumer(columns) * columns / 2;
+  const auto most = static_cast<double>(divide_up(tiles, target.multiprocessors));
+  return most * (count.of_tile + count.of_sum * sums) * 2 / 0.75;
+}
+
 }  // namespace wrn::cuda::v5

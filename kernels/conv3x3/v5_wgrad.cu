@@ -67,22 +67,25 @@ __device__ void load_tiles(const Wgrad& g, Ring a, Ring b) {
 template <int N>
 __device__ void store_tile(const Sums<N>& sum, const Wgrad& g, const TilePlace& place,
                            int consumer) {
-  const int rows = g.r * g.r * g.c, t = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const int t = static_cast<int>(threadIdx.x) % kWarpgroup;
+  const std::int64_t rows = g.r * g.r * g.c;
+  const int first = place.column * N, left = g.k - first;  // in eights
 #pragma unroll
   for (int u = 0; u < Tile<N>::kUnits; ++u) {
     const int unit = (place.row * kConsumers + consumer) * Tile<N>::kUnits + u;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int row = unit * kUnit + place_of_sum(t, half * 2).y;
-      const int chunk = row / g.box, tap = chunk / g.chunks_of_tap;
+      const auto [column, row] = place_of_sum(t, half * 2);
+      const int chunk = (unit * kUnit + row) / g.box, tap = chunk / g.chunks_of_tap;
       const int channel = (chunk - tap * g.chunks_of_tap) * g.box + row % g.box;
       if (tap >= g.r * g.r || channel >= g.c) continue;
-      float* out = g.out + std::int64_t{place.part} * g.k * rows + tap * g.c + channel;
+      float* out =
+          g.out + (std::int64_t{place.part} * g.k + first + column) * rows + tap * g.c + channel;
 #pragma unroll
-      for (int i = 0; i < N / 2; ++i) {
-        if (i / 2 % 2 != half) continue;
-        const int column = place.column * N + place_of_sum(t, i).x;
-        if (column < g.k) out[std::int64_t{column} * rows] = sum[u][i];
+      for (int eight = 0; eight < N / 8; ++eight, out += 8 * rows) {
+        if (eight * 8 >= left) break;
+        out[0] = sum[u][eight * 4 + half * 2];
+        out[rows] = sum[u][eight * 4 + half * 2 + 1];
       }
     }
   }
