@@ -38,6 +38,7 @@ for preset in "${presets[@]}"; do
 done
 if [ -n "$(find build -name '*.cu.o.ptxas' -print -quit)" ]; then
   python3 tests/ptxas.py build
+  python3 tests/sass.py build
 fi
 # Threads that wait must not spin: the tests share the cores.
 export OMP_WAIT_POLICY=passive
