@@ -210,9 +210,9 @@ double worst_gradient(const Parameters& parameters, const test::ReferenceNet& re
 /// In fp32 the bound of the gradients is a few roundings. In the others a handful of elements may
 /// do more in any step: one that fp32's rounding carries over to the other neighbour in bf16 or
 /// tf32, or to the other side of a ReLU, makes a difference as large as itself, and one of the last
-/// ReLU's 4096 active elements is 1.6% of the gradient. Of 36 steps of six seeds, half were within
-/// 1% and the worst was 11% away. What is wrong in every step shows in the best one: not to round,
-/// or anywhere else, makes 10 to 27% in bf16, and the reference in fp32 must always be as far away.
+/// ReLU's 4096 active elements is 1.6% of the gradient. Of 18 steps in bf16, of six seeds, ten were
+/// within 1% and the worst was 11% away. What is wrong in every step shows in the best one: not to
+/// round, or anywhere else, makes 10 to 27%, and the reference in fp32 must be further away in all.
 void check_steps(const char* name, int batch, int steps, Precision precision, bool fused,
                  int most_major = 99) {
   Training training(parse_model(name), batch, false, Device::kCuda, precision, fused, most_major);
@@ -221,7 +221,7 @@ void check_steps(const char* name, int batch, int steps, Precision precision, bo
   test::ReferenceNet unrounded(training.model().spec(), Precision::kFp32, false);
   const Dataset dataset = random_images(std::int64_t{Training::kSteps} * batch);
   const bool exact = precision == Precision::kFp32;
-  const double bound = exact ? 1e-5 : 0.15, bound_of_best = exact ? 1e-5 : 0.03;
+  const double bound = exact ? 1e-5 : 0.15, bound_of_best = exact ? 1e-5 : 0.06;
   double best = 1;
   for (int step = 0; step < steps; ++step) {
     INFO(name << " in " << name_of(precision) << (fused ? ", fused" : "") << ", step " << step + 1);
@@ -249,7 +249,7 @@ void check_steps(const char* name, int batch, int steps, Precision precision, bo
     CHECK(difference(weights, expected) <= 5e-4);
     if (precision == Precision::kBf16) {
       unrounded.step(images, labels, Training::step_state());
-      CHECK(worst_gradient(parameters, unrounded) > 2 * bound_of_best);
+      CHECK(worst_gradient(parameters, unrounded) > bound_of_best);
       const std::vector<bf16> copies = parameters.bf16_copies().read<bf16>();
       const std::vector<float> values = parameters.values().read<float>();
       REQUIRE(copies.size() == values.size());

@@ -193,7 +193,7 @@ TEST_CASE("what v5's tiles load, and how their ends keep the tensor cores waitin
     CHECK(cuda::v5::end_cycles(product, false, inner, h100) == Approx(4 * (80 + 2 * 160) / 0.375));
   }
   CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, inner, h100) ==
-        Approx(4 * (590 + 10.5 * 160) / 0.375));
+        Approx(4 * (220 + 11.1 * 160) / 0.375));
   // With stride 2 nine boxes of 256; a projection is a tenth tap. 128 x 2 tiles.
   CHECK(cuda::v5::loaded_bytes(ConvProduct::kFprop, down, h100, projection) ==
         256LL * 160 * 2 * 10 * (256 + 160));
@@ -242,10 +242,11 @@ TEST_CASE("the modelled step of WRN-28-10, fused and op by op") {
   };
   const Recorded recorded("wrn-28-10", 128, Precision::kBf16);
   // By floors without tiles and waves it is 13.9k with the ReLU on its own, and 19.6k with what it
-  // takes here, with neither masks nor an optimiser. Tiles cost some 8%.
+  // takes here, with neither masks nor an optimiser. Tiles cost some 8%, and their ends, which are
+  // longer where steps are fused, 5%.
   const double op_by_op = images_per_second(Recorded("wrn-28-10", 128, Precision::kBf16, false));
   CHECK(op_by_op > 13.9e3);
-  CHECK(images_per_second(recorded) > 1.1 * op_by_op);
+  CHECK(images_per_second(recorded) > 1.08 * op_by_op);
   CHECK(images_per_second(recorded) < 19.6e3);
   // Every input of a convolution and of a batch norm in bf16 is 9.25 MB an image; there are masks
   // too.

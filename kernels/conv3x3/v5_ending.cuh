@@ -198,12 +198,14 @@ class Ending {
       // Of the thread's rows, in all bits. The mask of those outside is clear anyway.
       unsigned inside[2] = {~0U, ~0U};
       if constexpr (!kPlain && !kThroughRelu) {
+        if (!is_whole(place, u)) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int row = u * kUnit + place_of_sum(thread_of_warpgroup(), half * 2).y;
-          inside[half] = pixel_of(place, row) >= 0 ? ~0U : 0;
-          if (inside[half] != 0) ++gathered.rows;
+          for (int half = 0; half < 2; ++half) {
+            const int row = u * kUnit + place_of_sum(thread_of_warpgroup(), half * 2).y;
+            if (pixel_of(place, row) < 0) inside[half] = 0;
+          }
         }
+        gathered.rows += static_cast<float>((inside[0] & 1) + (inside[1] & 1));
       }
 #pragma unroll
       for (int p = 0; p < Tile<N>::kPanels; ++p) {
@@ -232,9 +234,18 @@ class Ending {
            (j % kGroups ^ key) * 16 + t % 4 * 4;
   }
 
+  /// Which block of pixels the consumer's unit u of a tile is.
+  __device__ int block_of(const TilePlace& place, int u) const {
+    return (place.row * kConsumers + consumer_) * Tile<N>::kUnits + u;
+  }
+  /// Whether D has all pixels of the unit, which most units' are. Only of a D of one part.
+  __device__ bool is_whole(const TilePlace& place, int u) const {
+    const int3 first = first_pixel(g_.blocks, block_of(place, u));
+    return first.y + g_.blocks.h <= g_.h && first.z + g_.blocks.n <= g_.n;
+  }
   /// Where in D row `row` of the consumer's part of a tile is; -1 outside.
   __device__ int pixel_of(const TilePlace& place, int row) const {
-    const int block = (place.row * kConsumers + consumer_) * Tile<N>::kUnits + row / kUnit;
+    const int block = block_of(place, row / kUnit);
     return block < g_.blocks.count
                ? out_pixel(g_, g_.part[place.part], first_pixel(g_.blocks, block), row % kUnit)
                : -1;

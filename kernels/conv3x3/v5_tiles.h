@@ -358,10 +358,10 @@ inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const 
 }
 
 /// The cycles from the last product of a multiprocessor's tiles to the first of the next ones, in
-/// which its tensor cores have nothing to do. In instructions of a consumer's thread, as counted in
-/// what ptxas has made of the kernels for sm_90a (tests/sass.py --ends, and for dgrad what it
-/// fetches before): so many for each of its sums, and some for a tile. Each scheduler has two of
-/// the consumers' warps, and begins three in four cycles, which is a guess.
+/// which its tensor cores have nothing to do. In instructions that a consumer's thread carries out,
+/// counted in what ptxas has made of the kernels for sm_90a (tests/sass.py --ends counts all, of
+/// which a tile skips some): so many for each of its sums, and some for a tile. Each scheduler has
+/// two of the consumers' warps, and begins three in four cycles, which is a guess.
 inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape& s,
                          const Target& target) {
   const auto [tiles, columns] = tiles_of(product, s, target);
@@ -370,8 +370,8 @@ inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape
   };
   const Instructions count = product == ConvProduct::kWgrad   ? Instructions{290, 4}
                              : !sums_columns                  ? Instructions{80, 2}
-                             : product == ConvProduct::kFprop ? Instructions{590, 10.5}
-                                                              : Instructions{560, 12.1};
+                             : product == ConvProduct::kFprop ? Instructions{220, 11.1}
+                                                              : Instructions{330, 12.1};
   const double sums = units_of_consumer(columns) * columns / 2;
   const auto most = static_cast<double>(divide_up(tiles, target.multiprocessors));
   return most * (count.of_tile + count.of_sum * sums) * 2 / 0.75;
