@@ -14,8 +14,11 @@
 // Layout and ownership. x is [rows, c]. A thread owns a group of V channels: 16 bytes of them, four
 // floats or eight bf16, where c is a multiple of that and the pointers are aligned, else one. A
 // block is `lanes` groups wide, at most 128 bytes, so that a warp reads whole cache lines of
-// several rows, and goes down the rows of its tile; each thread keeps a few rows in registers, so
-// that their loads overlap. Neighbouring blocks are neighbouring columns of the same rows.
+// several rows; each thread keeps a few rows in registers, so that their loads overlap.
+// Neighbouring blocks are neighbouring columns of the same rows. To sum, a block goes down the rows
+// of its tile. To pass over an image, each block has a few rows, and the blocks begin with the last
+// ones: those that the kernel before has written last may still be in the L2 cache, and what this
+// one writes last is what the next will want first.
 //
 // The sums take three launches: every block reduces its tile to one partial result a channel, in
 // the workspace [tiles][c][2]; a small kernel merges the tiles; a third one applies the outcome.
@@ -43,6 +46,7 @@ namespace {
 constexpr unsigned kThreads = 256;
 constexpr unsigned kAllLanes = 0xFFFFFFFF;
 constexpr int kMaskBits = 8;  // of a byte: the elements that share one
+constexpr int kPassRows = 4;
 
 /// How an image is shared out among blocks.
 struct Tiling {
@@ -56,6 +60,12 @@ struct Tiling {
 
   dim3 grid() const { return {columns, tiles}; }
   dim3 block() const { return {lanes, kThreads / lanes}; }
+  /// The blocks of a pass, kPassRows rows to a thread: columns, next to each other, by rows.
+  unsigned pass() const {
+    const std::int64_t blocks = columns * divide_up(rows, std::int64_t{kPassRows} * block().y);
+    WRN_CHECK(blocks <= 0x7FFFFFFF, "batch norm of {} rows", rows);
+    return static_cast<unsigned>(blocks);
+  }
 };
 
 Tiling tiling(const ImageShape& s, int width) {
@@ -89,18 +99,34 @@ bool wide(const ImageShape& s, std::initializer_list<const Real*> images,
          std::all_of(parameters.begin(), parameters.end(), aligned16);
 }
 
-/// What a thread owns: its group of channels, and of its tile the rows first, first + step, ...
+/// A thread's group of channels, in so many columns of blocks the `column`th.
 struct Place {
   int group;
   bool inside;  // false in the lanes behind the last group
+
+  __device__ Place(const Tiling& t, unsigned column)
+      : group(static_cast<int>(column * blockDim.x + threadIdx.x)), inside(group < t.groups) {}
+};
+
+/// The rows of a block's tile, of which a thread has every blockDim.y-th.
+struct TileRows {
   std::int64_t begin, end;
 
-  __device__ explicit Place(const Tiling& t)
-      : group(static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x)),
-        inside(group < t.groups),
-        begin(blockIdx.y * t.tile_rows),
+  __device__ explicit TileRows(const Tiling& t)
+      : begin(blockIdx.y * t.tile_rows),
         end(begin + t.tile_rows < t.rows ? begin + t.tile_rows : t.rows) {}
 };
+
+/// The first of a thread's kPassRows rows in a pass; the others are blockDim.y apart.
+__device__ inline std::int64_t pass_row(const Tiling& t) {
+  const unsigned from_end = blockIdx.x / t.columns, blocks = gridDim.x / t.columns;
+  return std::int64_t{blocks - 1 - from_end} * kPassRows * blockDim.y + threadIdx.y;
+}
+/// Row j of them. Instead of one that is not there it reads the last: without a choice.
+__device__ inline std::int64_t readable_row(const Tiling& t, std::int64_t first, int j) {
+  const std::int64_t row = first + j * blockDim.y;
+  return row < t.rows ? row : t.rows - 1;
+}
 
 /// The parameters or statistics of a thread's channels.
 template <int V>
@@ -127,17 +153,18 @@ template <typename Real, int V>
 __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tiling t) {
   wait_for_previous_kernels();
   constexpr int kRows = 4;
-  const Place at(t);
+  const Place at(t, blockIdx.x);
+  const TileRows rows(t);
   const auto* in = grouped<V>(x);
   Moments<V> mine{};
-  for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
+  for (std::int64_t row = rows.begin + threadIdx.y; at.inside && row < rows.end;
        row += kRows * blockDim.y) {
     Moments<V> few[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
-      const bool there = row + j * blockDim.y < at.end;
-      const auto v = there ? in[(row + j * blockDim.y) * t.groups + at.group] : Group<Real, V>{};
-      few[j] = {there ? 1.0F : 0.0F, to_floats(v), {}};
+      const bool there = row + j * blockDim.y < rows.end;
+      const Packed v(in + (row + j * blockDim.y) * t.groups + at.group, there);
+      few[j] = {there ? 1.0F : 0.0F, v.floats(), {}};
     }
     mine.merge(few);
   }
@@ -241,71 +268,75 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
                                         const float* mean, const float* variance, Real* y,
                                         std::uint8_t* mask, float epsilon, Draws draws, Tiling t) {
   wait_for_previous_kernels();
-  constexpr int kRows = 4;
-  const Place at(t);
+  const Place at(t, blockIdx.x % t.columns);
   const auto* in = grouped<V>(x);
   auto* out = grouped<V>(y);
+  const std::int64_t row = pass_row(t);
+  Packed<Real, V> v[kPassRows];
+#pragma unroll
+  for (int j = 0; j < kPassRows; ++j) {
+    v[j] = Packed(in + readable_row(t, row, j) * t.groups + (at.inside ? at.group : 0));
+  }
   const Floats<V> center = load_channels<V>(mean, at), shift = load_channels<V>(beta, at);
   Floats<V> scale = load_channels<V>(gamma, at);
   const Floats<V> spread = load_channels<V>(variance, at);
 #pragma unroll
   for (int i = 0; i < V; ++i) scale.at[i] *= rsqrtf(spread.at[i] + epsilon);
   const float growth = 1 / (1 - draws.dropout.p);
-  // All threads go round equally often, as those of a warp meet in gather_mask.
-  for (std::int64_t first = at.begin; first < at.end; first += kRows * blockDim.y) {
-    const std::int64_t row = first + threadIdx.y;
-    Group<Real, V> v[kRows];
 #pragma unroll
-    for (int j = 0; j < kRows; ++j) {
-      const std::int64_t r = row + j * blockDim.y;
-      v[j] = at.inside && r < at.end ? in[r * t.groups + at.group] : Group<Real, V>{};
+  for (int j = 0; j < kPassRows; ++j) {
+    const std::int64_t r = row + j * blockDim.y;
+    const bool there = at.inside && r < t.rows;
+    [[maybe_unused]] unsigned keeps = 0;
+    if constexpr (kBehind == Behind::kReluAndDropout) {
+      keeps = kept<V>(draws, r, at.group * V, t.channels);
     }
+    unsigned passed = 0;
+    Floats<V> values = v[j].floats();
 #pragma unroll
-    for (int j = 0; j < kRows; ++j) {
-      const std::int64_t r = row + j * blockDim.y;
-      const bool there = at.inside && r < at.end;
-      [[maybe_unused]] unsigned keeps = 0;
+    for (int i = 0; i < V; ++i) {
+      float value = (values.at[i] - center.at[i]) * scale.at[i] + shift.at[i];
+      if constexpr (kBehind != Behind::kNothing) {
+        passed |= there && value > 0 ? 1U << i : 0;
+        value = value < 0 ? 0 : value;
+      }
       if constexpr (kBehind == Behind::kReluAndDropout) {
-        keeps = kept<V>(draws, r, at.group * V, t.channels);
+        value = (keeps >> i & 1) != 0 ? value * growth : 0;
       }
-      unsigned passed = 0;
-      Floats<V> values = to_floats(v[j]);
-#pragma unroll
-      for (int i = 0; i < V; ++i) {
-        float value = (values.at[i] - center.at[i]) * scale.at[i] + shift.at[i];
-        if constexpr (kBehind != Behind::kNothing) {
-          passed |= there && value > 0 ? 1U << i : 0;
-          value = value < 0 ? 0 : value;
-        }
-        if constexpr (kBehind == Behind::kReluAndDropout) {
-          value = (keeps >> i & 1) != 0 ? value * growth : 0;
-        }
-        values.at[i] = value;
-      }
-      if constexpr (kBehind == Behind::kReluAndDropout) passed &= keeps;
-      if (there) out[r * t.groups + at.group] = from_floats<Real>(values);
-      if (kBehind != Behind::kNothing && mask != nullptr) {
-        passed = gather_mask<V>(passed);
-        if (there && threadIdx.x * V % kMaskBits == 0) {
-          mask[mask_index<V>(r, at, t)] = static_cast<std::uint8_t>(passed);
-        }
+      values.at[i] = value;
+    }
+    if constexpr (kBehind == Behind::kReluAndDropout) passed &= keeps;
+    if (there) out[r * t.groups + at.group] = from_floats<Real>(values);
+    if (kBehind != Behind::kNothing && mask != nullptr) {
+      passed = gather_mask<V>(passed);  // all of a warp
+      if (there && threadIdx.x * V % kMaskBits == 0) {
+        mask[mask_index<V>(r, at, t)] = static_cast<std::uint8_t>(passed);
       }
     }
   }
 }
 
-/// dy of an element group, through the ReLU where there was one.
+/// dy of a group of elements, through the ReLU where there was one; zeros if it is not there.
 template <bool kRelu, typename Real, int V>
-__device__ Group<Real, V> load_gradient(const Group<Real, V>* dy, const std::uint8_t* mask,
-                                        std::int64_t row, const Place& at, const Tiling& t) {
-  Group<Real, V> v = dy[row * t.groups + at.group];
-  if constexpr (kRelu) {
-    const unsigned bits = mask[mask_index<V>(row, at, t)] >> (threadIdx.x * V % kMaskBits);
-#pragma unroll
-    for (int i = 0; i < V; ++i) v.at[i] = (bits >> i & 1) != 0 ? v.at[i] : Real{};
+struct Gradient {
+  Packed<Real, V> dy;
+  unsigned passed;  // a bit an element
+
+  Gradient() = default;
+  __device__ Gradient(const Real* d, const std::uint8_t* mask, std::int64_t row, bool there,
+                      const Place& at, const Tiling& t)
+      : dy(grouped<V>(d) + row * t.groups + at.group, there), passed(0) {
+    if (kRelu && there) {
+      passed = mask[mask_index<V>(row, at, t)] >> (threadIdx.x * V % kMaskBits);
+    }
   }
-  return v;
-}
+  __device__ Floats<V> floats() const {
+    Floats<V> v = dy.floats();
+#pragma unroll
+    for (int i = 0; i < V; ++i) v.at[i] = !kRelu || (passed >> i & 1) != 0 ? v.at[i] : 0;
+    return v;
+  }
+};
 
 /// x, dy -> partial [dy, dy_x][tiles][c]
 template <typename Real, int V, bool kRelu>
@@ -313,23 +344,24 @@ __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const floa
                                        const std::uint8_t* mask, float* partial, Tiling t) {
   wait_for_previous_kernels();
   constexpr int kRows = 2;
-  const Place at(t);
+  const Place at(t, blockIdx.x);
+  const TileRows rows(t);
   const auto* in = grouped<V>(x);
-  const auto* gradient = grouped<V>(dy);
   const Floats<V> center = load_channels<V>(mean, at);
   GradientSums<V> mine{};
-  for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
+  for (std::int64_t row = rows.begin + threadIdx.y; at.inside && row < rows.end;
        row += kRows * blockDim.y) {
-    Group<Real, V> v[kRows], d[kRows];
+    Packed<Real, V> v[kRows];
+    Gradient<kRelu, Real, V> d[kRows];
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
       const std::int64_t r = row + j * blockDim.y;
-      v[j] = r < at.end ? in[r * t.groups + at.group] : Group<Real, V>{};
-      d[j] = r < at.end ? load_gradient<kRelu>(gradient, mask, r, at, t) : Group<Real, V>{};
+      v[j] = Packed(in + r * t.groups + at.group, r < rows.end);
+      d[j] = {dy, mask, r, r < rows.end, at, t};
     }
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
-      const Floats<V> of_y = to_floats(d[j]), of_x = to_floats(v[j]);
+      const Floats<V> of_y = d[j].floats(), of_x = v[j].floats();
 #pragma unroll
       for (int i = 0; i < V; ++i) {
         mine.dy.at[i] += of_y.at[i];
@@ -360,19 +392,27 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
                                      const float* mean, const float* variance,
                                      const std::uint8_t* mask, const float* dgamma,
                                      const float* dbeta, const Real* skip, Real* dx, float epsilon,
-                                     Tiling t) {
+                                     float share, Tiling t) {
   wait_for_previous_kernels();
-  constexpr int kRows = 2;
-  const Place at(t);
+  const Place at(t, blockIdx.x % t.columns);
   const auto* in = grouped<V>(x);
-  const auto* gradient = grouped<V>(dy);
   const auto* past = grouped<V>(skip);
   auto* out = grouped<V>(dx);
+  if (!at.inside) return;
+  const std::int64_t row = pass_row(t);
+  Packed<Real, V> v[kPassRows], s[kPassRows];
+  Gradient<kRelu, Real, V> d[kPassRows];
+#pragma unroll
+  for (int j = 0; j < kPassRows; ++j) {
+    const std::int64_t r = readable_row(t, row, j);
+    v[j] = Packed(in + r * t.groups + at.group);
+    s[j] = Packed(past + r * t.groups + at.group, skip != nullptr);
+    d[j] = {dy, mask, r, true, at, t};
+  }
   const Floats<V> center = load_channels<V>(mean, at), spread = load_channels<V>(variance, at);
   Floats<V> scale = load_channels<V>(gamma, at);   // gamma r
   Floats<V> offset = load_channels<V>(dbeta, at);  // dbeta / rows
   Floats<V> slope = load_channels<V>(dgamma, at);  // r dgamma / rows
-  const float share = 1 / static_cast<float>(t.rows);
 #pragma unroll
   for (int i = 0; i < V; ++i) {
     const float r = rsqrtf(spread.at[i] + epsilon);
@@ -380,29 +420,18 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
     offset.at[i] *= share;
     slope.at[i] *= r * share;
   }
-  for (std::int64_t row = at.begin + threadIdx.y; at.inside && row < at.end;
-       row += kRows * blockDim.y) {
-    Group<Real, V> v[kRows], d[kRows], s[kRows];
 #pragma unroll
-    for (int j = 0; j < kRows; ++j) {
-      const std::int64_t r = row + j * blockDim.y;
-      v[j] = r < at.end ? in[r * t.groups + at.group] : Group<Real, V>{};
-      s[j] = r < at.end && skip != nullptr ? past[r * t.groups + at.group] : Group<Real, V>{};
-      d[j] = r < at.end ? load_gradient<kRelu>(gradient, mask, r, at, t) : Group<Real, V>{};
+  for (int j = 0; j < kPassRows; ++j) {
+    const std::int64_t r = row + j * blockDim.y;
+    Floats<V> values = d[j].floats();
+    const Floats<V> of_x = v[j].floats(), of_skip = s[j].floats();  // zeros if there is none
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      const float distance = of_x.at[i] - center.at[i];
+      values.at[i] =
+          scale.at[i] * (values.at[i] - offset.at[i] - distance * slope.at[i]) + of_skip.at[i];
     }
-#pragma unroll
-    for (int j = 0; j < kRows; ++j) {
-      const std::int64_t r = row + j * blockDim.y;
-      Floats<V> values = to_floats(d[j]);
-      const Floats<V> of_x = to_floats(v[j]), of_skip = to_floats(s[j]);  // zeros if there is none
-#pragma unroll
-      for (int i = 0; i < V; ++i) {
-        const float distance = of_x.at[i] - center.at[i];
-        values.at[i] =
-            scale.at[i] * (values.at[i] - offset.at[i] - distance * slope.at[i]) + of_skip.at[i];
-      }
-      if (r < at.end) out[r * t.groups + at.group] = from_floats<Real>(values);
-    }
+    if (r < t.rows) out[r * t.groups + at.group] = from_floats<Real>(values);
   }
 }
 
@@ -428,7 +457,7 @@ void apply(Behind behind, const Draws& draws, const Real* x, const float* gamma,
                       : behind == Behind::kRelu
                           ? WRN_KERNEL(batch_norm_apply_kernel<Real, V, Behind::kRelu>)
                           : WRN_KERNEL(batch_norm_apply_kernel<Real, V, Behind::kReluAndDropout>);
-  launch(kernel, t.grid(), t.block(), 0, context, x, gamma, beta, mean, variance, y, mask, epsilon,
+  launch(kernel, t.pass(), t.block(), 0, context, x, gamma, beta, mean, variance, y, mask, epsilon,
          draws, t);
 }
 Behind behind(bool relu) { return relu ? Behind::kRelu : Behind::kNothing; }
@@ -449,8 +478,9 @@ template <int V, bool kRelu, typename Real>
 void dx_of(const Real* x, const Real* dy, const float* gamma, const float* mean,
            const float* variance, const std::uint8_t* mask, const float* dgamma, const float* dbeta,
            const Real* skip, Real* dx, const Tiling& t, float epsilon, Context& context) {
-  launch(WRN_KERNEL(batch_norm_dx_kernel<Real, V, kRelu>), t.grid(), t.block(), 0, context, x, dy,
-         gamma, mean, variance, mask, dgamma, dbeta, skip, dx, epsilon, t);
+  launch(WRN_KERNEL(batch_norm_dx_kernel<Real, V, kRelu>), t.pass(), t.block(), 0, context, x, dy,
+         gamma, mean, variance, mask, dgamma, dbeta, skip, dx, epsilon,
+         1 / static_cast<float>(t.rows), t);
 }
 
 template <int V, bool kRelu, typename Real>

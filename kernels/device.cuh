@@ -164,6 +164,26 @@ __device__ Group<Real, N> from_floats(const Floats<N>& floats) {
   return group;
 }
 
+/// A Group that is being read, in whole words. Of a Group of bf16 nvcc keeps each element in a
+/// register of its own where it can, and packs and unpacks them.
+template <typename T, int N>
+class Packed {
+  static constexpr int kBytes = sizeof(Group<T, N>);
+  using Word = std::conditional_t<kBytes % 4 == 0, std::uint32_t, T>;
+  using Words = Group<Word, kBytes / static_cast<int>(sizeof(Word))>;
+
+ public:
+  Packed() = default;
+  /// *p, or zeros if it is not there.
+  __device__ explicit Packed(const Group<T, N>* p, bool there = true) : words_{} {
+    if (there) words_ = *reinterpret_cast<const Words*>(p);
+  }
+  __device__ Floats<N> floats() const { return to_floats(__builtin_bit_cast(Group<T, N>, words_)); }
+
+ private:
+  Words words_;
+};
+
 /// p as groups of N.
 template <int N, typename T>
 __host__ __device__ auto* grouped(T* p) {
