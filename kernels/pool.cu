@@ -50,7 +50,7 @@ __global__ void average_pool_forward_kernel(const Group<Real, V>* x, Floats<V>* 
   if (i >= pool.outputs) return;
   x += pool.begin(i);
   Floats<V> sum{};
-#pragma unroll 4
+#pragma unroll 16  // so many loads on their way
   for (int index = 0; index < pool.area(); ++index) {
     const Floats<V> v = to_floats(x[pool.offset(index)]);
 #pragma unroll
