@@ -61,7 +61,7 @@ struct Tiling {
   dim3 grid() const { return {columns, tiles}; }
   dim3 block() const { return {lanes, kThreads / lanes}; }
   /// The blocks of a pass, kPassRows rows to a thread: columns, next to each other, by rows.
-  unsigned pass() const {
+  unsigned pass_blocks() const {
     const std::int64_t blocks = columns * divide_up(rows, std::int64_t{kPassRows} * block().y);
     WRN_CHECK(blocks <= 0x7FFFFFFF, "batch norm of {} rows", rows);
     return static_cast<unsigned>(blocks);
@@ -122,7 +122,8 @@ __device__ inline std::int64_t pass_row(const Tiling& t) {
   const unsigned from_end = blockIdx.x / t.columns, blocks = gridDim.x / t.columns;
   return std::int64_t{blocks - 1 - from_end} * kPassRows * blockDim.y + threadIdx.y;
 }
-/// Row j of them. Instead of one that is not there it reads the last: without a choice.
+/// Row j of them. Instead of one that is not there the last is read, as are the last channels
+/// behind them, and what has been read is not used: so no reading waits for a condition.
 __device__ inline std::int64_t readable_row(const Tiling& t, std::int64_t first, int j) {
   const std::int64_t row = first + j * blockDim.y;
   return row < t.rows ? row : t.rows - 1;
@@ -275,7 +276,7 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
   Packed<Real, V> v[kPassRows];
 #pragma unroll
   for (int j = 0; j < kPassRows; ++j) {
-    v[j] = Packed(in + readable_row(t, row, j) * t.groups + (at.inside ? at.group : 0));
+    v[j] = Packed(in + readable_row(t, row, j) * t.groups + (at.inside ? at.group : t.groups - 1));
   }
   const Floats<V> center = load_channels<V>(mean, at), shift = load_channels<V>(beta, at);
   Floats<V> scale = load_channels<V>(gamma, at);
@@ -406,7 +407,7 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
   for (int j = 0; j < kPassRows; ++j) {
     const std::int64_t r = readable_row(t, row, j);
     v[j] = Packed(in + r * t.groups + at.group);
-    s[j] = Packed(past + r * t.groups + at.group, skip != nullptr);
+    s[j] = Packed(skip != nullptr ? past + r * t.groups + at.group : past, skip != nullptr);
     d[j] = {dy, mask, r, true, at, t};
   }
   const Floats<V> center = load_channels<V>(mean, at), spread = load_channels<V>(variance, at);
@@ -457,8 +458,8 @@ void apply(Behind behind, const Draws& draws, const Real* x, const float* gamma,
                       : behind == Behind::kRelu
                           ? WRN_KERNEL(batch_norm_apply_kernel<Real, V, Behind::kRelu>)
                           : WRN_KERNEL(batch_norm_apply_kernel<Real, V, Behind::kReluAndDropout>);
-  launch(kernel, t.pass(), t.block(), 0, context, x, gamma, beta, mean, variance, y, mask, epsilon,
-         draws, t);
+  launch(kernel, t.pass_blocks(), t.block(), 0, context, x, gamma, beta, mean, variance, y, mask,
+         epsilon, draws, t);
 }
 Behind behind(bool relu) { return relu ? Behind::kRelu : Behind::kNothing; }
 
@@ -478,8 +479,8 @@ template <int V, bool kRelu, typename Real>
 void dx_of(const Real* x, const Real* dy, const float* gamma, const float* mean,
            const float* variance, const std::uint8_t* mask, const float* dgamma, const float* dbeta,
            const Real* skip, Real* dx, const Tiling& t, float epsilon, Context& context) {
-  launch(WRN_KERNEL(batch_norm_dx_kernel<Real, V, kRelu>), t.pass(), t.block(), 0, context, x, dy,
-         gamma, mean, variance, mask, dgamma, dbeta, skip, dx, epsilon,
+  launch(WRN_KERNEL(batch_norm_dx_kernel<Real, V, kRelu>), t.pass_blocks(), t.block(), 0, context,
+         x, dy, gamma, mean, variance, mask, dgamma, dbeta, skip, dx, epsilon,
          1 / static_cast<float>(t.rows), t);
 }
 

@@ -11,7 +11,8 @@ Disassembles the objects of a build with cuobjdump and nvdisasm, and fails where
 Without the two tools it says so and passes: they are not part of every CUDA installation (apt:
 cuda-cuobjdump, cuda-nvdisasm; PyPI: nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm).
 --ends: prints instead how many instructions each v5 kernel has from a tile's last product to the
-next tile, which v5_tiles.h reckons with (end_cycles).
+next tile, which v5_tiles.h reckons with (end_cycles); not those that ptxas has put behind the
+kernel's end, for when a barrier is not ready or a warp has diverged.
 """
 import argparse
 import re
@@ -22,7 +23,8 @@ from pathlib import Path
 
 from ptxas import demangled
 
-GLOBAL = re.compile(r"(@!?U?P\w+ )?(LDG|STG|RED|ATOM|ATOMG|LDGSTS|UTMALDG|UTMASTG|UBLKCP|LD|ST)\b")
+GLOBAL = re.compile(r"(@!?U?P\w+ )?(LDG|STG|REDG?|ATOMG?|LDGSTS|UTMALDG|UTMASTG|UTMAREDG|UBLKCP|UBLKRED|"
+                    r"LD|ST)\b")
 
 
 def kernels_of(listing):

@@ -211,8 +211,8 @@ double worst_gradient(const Parameters& parameters, const test::ReferenceNet& re
 /// do more in any step: one that fp32's rounding carries over to the other neighbour in bf16 or
 /// tf32, or to the other side of a ReLU, makes a difference as large as itself, and one of the last
 /// ReLU's 4096 active elements is 1.6% of the gradient. Of 18 steps in bf16, of six seeds, ten were
-/// within 1% and the worst was 11% away. What is wrong in every step shows in the best one: not to
-/// round, or anywhere else, makes 10 to 27%, and the reference in fp32 must be further away in all.
+/// within 1% and the worst was 11% away. So most steps must be within 6%. Not to round, or anywhere
+/// else, makes 10 to 27% in each: the reference in fp32 must always be further away.
 void check_steps(const char* name, int batch, int steps, Precision precision, bool fused,
                  int most_major = 99) {
   Training training(parse_model(name), batch, false, Device::kCuda, precision, fused, most_major);
@@ -221,8 +221,8 @@ void check_steps(const char* name, int batch, int steps, Precision precision, bo
   test::ReferenceNet unrounded(training.model().spec(), Precision::kFp32, false);
   const Dataset dataset = random_images(std::int64_t{Training::kSteps} * batch);
   const bool exact = precision == Precision::kFp32;
-  const double bound = exact ? 1e-5 : 0.15, bound_of_best = exact ? 1e-5 : 0.06;
-  double best = 1;
+  const double bound = exact ? 1e-5 : 0.06, bound_with_flips = exact ? 1e-5 : 0.15;
+  int within = 0;  // steps
   for (int step = 0; step < steps; ++step) {
     INFO(name << " in " << name_of(precision) << (fused ? ", fused" : "") << ", step " << step + 1);
     std::vector<std::int32_t> labels;
@@ -236,8 +236,8 @@ void check_steps(const char* name, int batch, int steps, Precision precision, bo
     const double loss = reference.step(images, labels, Training::step_state());
     CHECK(std::abs(training.loss() - loss) <= 2e-4 * loss);
     const double worst = worst_gradient(parameters, reference);
-    CHECK(worst <= bound);
-    best = std::min(best, worst);
+    CHECK(worst <= bound_with_flips);
+    if (worst <= bound) ++within;
     std::vector<float> weights;
     oracle::Values expected;
     for (const Parameter& p : parameters.all()) {
@@ -249,7 +249,7 @@ void check_steps(const char* name, int batch, int steps, Precision precision, bo
     CHECK(difference(weights, expected) <= 5e-4);
     if (precision == Precision::kBf16) {
       unrounded.step(images, labels, Training::step_state());
-      CHECK(worst_gradient(parameters, unrounded) > bound_of_best);
+      CHECK(worst_gradient(parameters, unrounded) > bound);
       const std::vector<bf16> copies = parameters.bf16_copies().read<bf16>();
       const std::vector<float> values = parameters.values().read<float>();
       REQUIRE(copies.size() == values.size());
@@ -259,7 +259,7 @@ void check_steps(const char* name, int batch, int steps, Precision precision, bo
     }
   }
   INFO(name << " in " << name_of(precision) << (fused ? ", fused" : ""));
-  CHECK(best <= bound_of_best);
+  CHECK(2 * within > steps);
 }
 
 }  // namespace

@@ -200,10 +200,12 @@ TEST_CASE("what v5's tiles load, and how their ends keep the tensor cores waitin
   // dgrad's four phases have nine taps among them, and the projection one.
   CHECK(cuda::v5::loaded_bytes(ConvProduct::kDgrad, down, h100, projection) ==
         128LL * 320 * 2 * 10 * (256 + 160));
-  const cuda::v5::WgradPlan plan = cuda::v5::wgrad_plan(inner, h100);
+  // 6 x 1 tiles of 256 x 160, in 22 parts of 94 blocks of 64 pixels.
   CHECK(cuda::v5::loaded_bytes(ConvProduct::kWgrad, inner, h100) ==
-        std::int64_t{plan.tiles()} * plan.blocks_of_part * 64 * 2 *
-            (cuda::v5::rows_of_tile(plan.columns) + plan.columns));
+        132LL * 94 * 64 * 2 * (256 + 160));
+  // 532 tiles, of which some multiprocessors have five.
+  CHECK(cuda::v5::end_cycles(ConvProduct::kDgrad, true, {133, 32, 32, 160, 160, 3, 1}, h100) ==
+        Approx(5 * (330 + 12.1 * 160) / 0.375));
 }
 
 TEST_CASE("merging the sums of an epilogue takes its time, and their tiles' rounds") {
@@ -246,7 +248,7 @@ TEST_CASE("the modelled step of WRN-28-10, fused and op by op") {
   // longer where steps are fused, 5%.
   const double op_by_op = images_per_second(Recorded("wrn-28-10", 128, Precision::kBf16, false));
   CHECK(op_by_op > 13.9e3);
-  CHECK(images_per_second(recorded) > 1.08 * op_by_op);
+  CHECK(images_per_second(recorded) > 1.1 * op_by_op);
   CHECK(images_per_second(recorded) < 19.6e3);
   // Every input of a convolution and of a batch norm in bf16 is 9.25 MB an image; there are masks
   // too.

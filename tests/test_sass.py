@@ -28,7 +28,7 @@ class TestSass(unittest.TestCase):
 
     def test_finds_faults(self):
         self.check(0, "ACQBULK", "LDG.E.128 R4, [R2]", "STG.E.128 [R2], R4")
-        for early in "LDG.E R4, [R2]", "@P0 STG.E [R2], R4", "UTMALDG.4D [UR8], [UR16]":
+        for early in "LDG.E R4, [R2]", "REDG.E.ADD [R2], R4", "@P0 STG.E [R2], R4", "UTMALDG.4D [UR8], [UR16]":
             self.check(1, early, "ACQBULK")
         self.check(0, "LDS R4, [R2]", "STS [R2], R4", "ACQBULK")
         self.check(1, "EXIT")

@@ -93,7 +93,7 @@ __device__ auto merge_lanes(const TwoSums<V>& mine) {
 inline __device__ Moments<1> moments_of(const TwoSums<1>& sums, float rows) {
   const float d = sums.d.at[0], mean = rows > 0 ? d / rows : 0;
   const float m2 = fmaf(-mean, fmaf(-mean, rows, d), fmaf(-mean, d, sums.d_f.at[0]));
-  return {rows, {mean}, {m2 > 0 ? m2 : 0}};
+  return {rows, {mean}, {m2 < 0 ? 0 : m2}};
 }
 inline __device__ GradientSums<1> gradient_sums_of(const TwoSums<1>& sums, float mean) {
   return {sums.d, {fmaf(-mean, sums.d.at[0], sums.d_f.at[0])}};
@@ -123,40 +123,48 @@ __device__ UnitPlace unit_place(const Gather& g, int consumer, int i) {
           (place.row * kConsumers + consumer) * kUnits + i % kUnits};
 }
 
-/// The courier's thread, for one consumer. `ready` says that a panel of `out` is the consumer's,
-/// with what is beside its unit in it if there is something; `done`, that it is to be stored.
+/// The courier's thread, for one consumer, whose units take turns in the places of `out`. `ready`
+/// says that a panel there is the consumer's, with what is beside its unit in it if there is
+/// something; `done`, that it is to be stored.
 template <int N, typename Epilogue>
 __device__ void carry_panels(const Gather& g, const Epilogue& epilogue, Shared<N, Epilogue>& shared,
                              int consumer) {
   constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
-  const auto hand_over = [&](const UnitPlace& unit, int p) {
-    Barrier& ready = shared.ready[consumer][p];
+  constexpr int kOuts = Shared<N, Epilogue>::kOuts, kPanels = Tile<N>::kPanels;
+  const auto panel_of = [&](int i, int p) {
+    return shared.out[consumer][i % kOuts] + p * kPanelBytes;
+  };
+  const auto hand_over = [&](int i, const UnitPlace& unit, int p) {
+    Barrier& ready = shared.ready[consumer][i % kOuts * kPanels + p];
     const bool comes = beside_of(epilogue) != nullptr;  // zeros where it has no such pixels
     arrive_expecting(ready, comes ? kPanelBytes : 0);
     if (!comes) return;
     const int3 pixel = first_pixel(g.blocks, unit.block);
-    load_box(shared.out[consumer] + p * kPanelBytes, g.part[unit.part].beside, ready,
-             unit.column + p * kPanel, pixel.x, pixel.y, pixel.z);
+    load_box(panel_of(i, p), g.part[unit.part].beside, ready, unit.column + p * kPanel, pixel.x,
+             pixel.y, pixel.z);
   };
-  UnitPlace unit = unit_place<N>(g, consumer, 0);
 #pragma unroll 1
-  for (int p = 0; p < Tile<N>::kPanels; ++p) hand_over(unit, p);
-  for (int i = 0; unit.exists; ++i) {
-    const UnitPlace next = unit_place<N>(g, consumer, i + 1);
+  for (int i = 0; i < kOuts; ++i) {  // a tile has that many units, and a block has a tile
+    for (int p = 0; p < kPanels; ++p) hand_over(i, unit_place<N>(g, consumer, i), p);
+  }
 #pragma unroll 1
-    for (int p = 0; p < Tile<N>::kPanels; ++p) {
-      wait(shared.done[consumer][p], static_cast<unsigned>(i) % 2);
+  for (int i = 0;; ++i) {
+    const UnitPlace unit = unit_place<N>(g, consumer, i);
+    if (!unit.exists) break;
+    const UnitPlace next = unit_place<N>(g, consumer, i + kOuts);
+#pragma unroll 1
+    for (int p = 0; p < kPanels; ++p) {
+      wait(shared.done[consumer][i % kOuts * kPanels + p], static_cast<unsigned>(i / kOuts) % 2);
       if (unit.block < g.blocks.count && unit.column + p * kPanel < g.columns) {
         const int3 pixel = first_pixel(g.blocks, unit.block);
-        store_box(g.part[unit.part].out, shared.out[consumer] + p * kPanelBytes,
-                  unit.column + p * kPanel, pixel.x, pixel.y, pixel.z);
+        store_box(g.part[unit.part].out, panel_of(i, p), unit.column + p * kPanel, pixel.x, pixel.y,
+                  pixel.z);
         commit_stores();
       }
       if (!next.exists) continue;
       wait_for_stores<0>();
-      hand_over(next, p);
+      hand_over(i + kOuts, next, p);
     }
-    unit = next;
   }
   wait_for_stores<0>();
 }
@@ -165,6 +173,7 @@ __device__ void carry_panels(const Gather& g, const Epilogue& epilogue, Shared<N
 template <int N, typename Epilogue>
 class Ending {
   static constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
+  static constexpr int kOuts = Shared<N, Epilogue>::kOuts;
   static constexpr bool kPlain = std::is_same_v<Epilogue, Plain>;
   static constexpr bool kThroughRelu = std::is_same_v<Epilogue, ThroughRelu<bf16>>;
   /// A thread's two columns of each eight.
@@ -194,7 +203,7 @@ class Ending {
     }
 #pragma unroll
     for (int u = 0; u < Tile<N>::kUnits; ++u) {
-      const unsigned turn = static_cast<unsigned>(tiles_before * Tile<N>::kUnits + u) % 2;
+      const int turn = (tiles_before * Tile<N>::kUnits + u) / kOuts;
       // Of the thread's rows, in all bits. The mask of those outside is clear anyway.
       unsigned inside[2] = {~0U, ~0U};
       if constexpr (!kPlain && !kThroughRelu) {
@@ -209,28 +218,29 @@ class Ending {
       }
 #pragma unroll
       for (int p = 0; p < Tile<N>::kPanels; ++p) {
-        wait(shared_.ready[consumer_][p], turn);
+        const int panel = u % kOuts * Tile<N>::kPanels + p;
+        wait(shared_.ready[consumer_][panel], static_cast<unsigned>(turn) % 2);
         if constexpr (kPlain) {
-          store_panel(sum[u], p);
+          store_panel(sum[u], u, p);
         } else {
           finish_panel(sum[u], u, p, inside, gathered);
         }
         fence_async_proxy();
         __syncwarp();
-        if (threadIdx.x % 32 == 0) arrive(shared_.done[consumer_][p]);
+        if (threadIdx.x % 32 == 0) arrive(shared_.done[consumer_][panel]);
       }
     }
     if constexpr (!kPlain) store_sums(gathered, place);
   }
 
  private:
-  /// Where in `out` sums i and i + 1 of the thread belong. A row's 16-byte groups change places as
-  /// its number says, or some of its bits, which are the same in all the thread's rows.
-  __device__ void* in_out(int t, int i) const {
+  /// Where in `out` sums i and i + 1 of unit u of the thread belong. A row's 16-byte groups change
+  /// places as its number says, or some of its bits, which are the same in all the thread's rows.
+  __device__ void* in_out(int u, int t, int i) const {
     constexpr int kRowBytes = kPanel * 2, kGroups = kRowBytes / 16;
     const int row = place_of_sum(t, i).y, j = i / 4;
     const int key = t % 32 / 4 * kRowBytes / 128 % kGroups;
-    return shared_.out[consumer_] + j / kGroups * kPanelBytes + row * kRowBytes +
+    return shared_.out[consumer_][u % kOuts] + j / kGroups * kPanelBytes + row * kRowBytes +
            (j % kGroups ^ key) * 16 + t % 4 * 4;
   }
 
@@ -279,13 +289,13 @@ class Ending {
     commit_copies();
   }
 
-  __device__ void store_panel(const float (&sum)[N / 2], int p) {
+  __device__ void store_panel(const float (&sum)[N / 2], int u, int p) {
     const int t = thread_of_warpgroup();
 #pragma unroll
     for (int pair = 0; pair < kPanel / 4; ++pair) {
       const int i = p * kPanel / 2 + 2 * pair;
       const Pair stored = from_floats<bf16>(Floats<2>{sum[i], sum[i + 1]});
-      store_shared(in_out(t, i), __builtin_bit_cast(unsigned, stored));
+      store_shared(in_out(u, t, i), __builtin_bit_cast(unsigned, stored));
     }
   }
 
@@ -305,12 +315,12 @@ class Ending {
         if constexpr (kThroughRelu) {
           if (eight % 4 == 0) mask[half] = shared_.columns[consumer_].mask[row][j / 4] >> t % 4 * 2;
         }
-        const unsigned boxed = beside_of(epilogue_) ? load_shared(in_out(t, i)) : 0;
+        const unsigned boxed = beside_of(epilogue_) ? load_shared(in_out(u, t, i)) : 0;
         const auto beside =
             make_beside(epilogue_, __builtin_bit_cast(Pair, boxed), mask[half] >> j % 4 * 8);
         const Pair finished = finish(epilogue_, Floats<2>{sum[i], sum[i + 1]}, beside);
         const unsigned stored = __builtin_bit_cast(unsigned, finished) & inside[half];
-        store_shared(in_out(t, i), stored);
+        store_shared(in_out(u, t, i), stored);
         const Floats<2> d = to_floats(__builtin_bit_cast(Pair, stored)),
                         f = kThroughRelu ? to_floats(beside.x) : d;
 #pragma unroll

@@ -73,7 +73,8 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
   with_tile<kWidest>(gather_columns(kProduct, sources[0].shape, target), [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
-    static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kPlacesOfB >= 2);
+    static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kPlacesOfB >= 2 &&
+                  Memory::kRowsOfA >= 2 * most_a_rows(tile.kRows));
     for (std::size_t i = 0; i < sources.size(); ++i) {
       Source& source = g.source[i];
       const auto& [image, filters, s] = sources[i];

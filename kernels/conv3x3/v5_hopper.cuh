@@ -88,21 +88,25 @@ struct alignas(1024) Shared {
   static constexpr bool kStores = !std::is_void_v<Epilogue>;
   using Out = std::conditional_t<kStores, unsigned char[kUnit * N * 2], unsigned char>;
   using Columns = ColumnsOf<N, std::conditional_t<kStores, Epilogue, Plain>>;
-  static constexpr int kRoom = 227 * 1024 - kConsumers * int{sizeof(Out) + sizeof(Columns)} - 1024;
+  /// Narrow tiles have room for all units of a consumer on their way out, wide ones for one.
+  static constexpr int kOuts = kStores && N <= 64 ? Tile<N>::kUnits : 1;
+  static constexpr int kPanelsOfOut = kOuts * Tile<N>::kPanels;
+  static constexpr int kRoom =
+      227 * 1024 - kConsumers * int{kOuts * sizeof(Out) + sizeof(Columns)} - 1024;
   /// A has room for three flat places or two of the tallest, or more where B leaves some.
   static constexpr int kRows = Tile<N>::kRows, kBytesOfB = N * kRowBytes;
   static constexpr int kPlacesOfB = std::min(
       kMostPlaces, (kRoom - std::max(3 * kRows, 2 * most_a_rows(kRows)) * kRowBytes) / kBytesOfB);
-  static constexpr int kRowsOfA =
-      std::min(kMostPlaces * kRows, (kRoom - kPlacesOfB * kBytesOfB) / kRowBytes / 8 * 8);
+  static constexpr int kRowsOfA = std::min(kMostPlaces * most_a_rows(kRows),
+                                           (kRoom - kPlacesOfB * kBytesOfB) / kRowBytes / 8 * 8);
 
   unsigned char a[kRowsOfA * kRowBytes], b[kPlacesOfB * kBytesOfB];
-  Out out[kConsumers];
+  Out out[kConsumers][kOuts];
   Columns columns[kConsumers];
   struct Barriers {
     Barrier full[kMostPlaces], empty[kMostPlaces];
   } of_a, of_b;
-  Barrier ready[kConsumers][Tile<N>::kPanels], done[kConsumers][Tile<N>::kPanels];  // of out
+  Barrier ready[kConsumers][kPanelsOfOut], done[kConsumers][kPanelsOfOut];
 
   /// The rings; slices of A have up to so many rows.
   __device__ Ring ring_of_a(int rows) {

@@ -2,8 +2,7 @@
 // patches of images, seen through taps, and multiplies them by filters. The depth is taps x
 // channels, in chunks of one tap's 64, 32 or 16 channels; a slice is 64 deep. A projection
 // (fused.h) is a second convolution of the same D: the depth goes on in its images and filters.
-// Where A's rows are tall (v5_tiles.h), taps above each other share a slice of A: a third of its
-// boxes.
+// Where A's rows are tall (v5_tiles.h), taps above each other share a slice of A: a third of them.
 #pragma once
 
 #include "kernels/conv3x3/v5_hopper.cuh"

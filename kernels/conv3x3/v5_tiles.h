@@ -63,7 +63,8 @@ inline bool is_chosen(ConvProduct product, const ConvShape& s, const Target& tar
 
 /// The width of the tile for a product of `units` x `columns` that takes the least time: in waves
 /// of a tile an SM, a tile's time being its products' and that of loading A, which is that of 32
-/// columns. Of equal ones the widest, up to `widest`.
+/// columns; tall rows and the ends of tiles (below) are not in it. Of equal ones the widest, up to
+/// `widest`.
 inline int tile_columns(std::int64_t units, int columns, int widest, int multiprocessors) {
   int best = 0;
   std::int64_t least = 0;
@@ -262,57 +263,6 @@ inline std::int64_t partial_traffic(const ConvShape& s, const Target& target) {
 
 // --- All ---------------------------------------------------------------------------------------
 
-/// The slices of a tile of each part of fprop or dgrad.
-inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape& s) {
-  if (product == ConvProduct::kFprop) return {gather_slices(s.r, s.r, s.c, false)};
-  std::vector<Slices> all;
-  for (const Phase& phase : phases(s)) {
-    all.push_back(gather_slices(phase.down.count, phase.right.count, s.k, false));
-  }
-  return all;
-}
-
-/// The multiply-adds that the device could do in the time that its busiest multiprocessor
-/// multiplies: beyond those of the shape, and of a projection that is added to it, what the tiles'
-/// edges, wgrad's last part and the last wave waste. Block i of the persistent grid has the tiles
-/// i, i + multiprocessors, ...
-inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const Target& target,
-                                  const std::optional<ConvShape>& projection = {}) {
-  const int multiprocessors = target.multiprocessors;
-  std::vector<std::int64_t> steps;  // of products, 16 deep, of each tile
-  int columns = 0;
-  if (product == ConvProduct::kWgrad) {
-    const WgradPlan plan = wgrad_plan(s, target);
-    columns = plan.columns;
-    steps.assign(static_cast<std::size_t>(plan.tiles()),
-                 std::int64_t{plan.blocks_of_part} * kSteps);
-  } else {
-    std::vector<std::int64_t> of_parts;
-    for (const Slices& slices : slices_of_parts(product, s)) of_parts.push_back(slices.steps());
-    if (projection) {
-      const std::vector<Slices> more = slices_of_parts(product, *projection);
-      for (std::size_t i = 0; i < more.size(); ++i) of_parts[i] += more[i].steps();
-    }
-    columns = gather_columns(product, s, target);
-    const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
-    const std::int64_t tiles = divide_up(pixels, rows_of_tile(columns)) *
-                               divide_up(product == ConvProduct::kFprop ? s.k : s.c, columns);
-    for (const std::int64_t of_part : of_parts) {
-      steps.insert(steps.end(), static_cast<std::size_t>(tiles), of_part);
-    }
-  }
-  std::int64_t most = 0;
-  for (int block = 0; block < multiprocessors; ++block) {
-    std::int64_t sum = 0;
-    for (auto i = static_cast<std::size_t>(block); i < steps.size();
-         i += static_cast<std::size_t>(multiprocessors)) {
-      sum += steps[i];
-    }
-    most = std::max(most, sum);
-  }
-  return most * multiprocessors * rows_of_tile(columns) * columns * (kDepth / kSteps);
-}
-
 /// The tiles of a launch, all parts, and their width.
 struct Tiles {
   std::int64_t count;
@@ -331,7 +281,53 @@ inline Tiles tiles_of(ConvProduct product, const ConvShape& s, const Target& tar
           columns};
 }
 
-/// The bytes that tiles of a launch load, from the L2 or by way of it; zeros cost nothing.
+/// The slices of a tile of each part of fprop or dgrad, flat: tall ones have as many steps.
+inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape& s) {
+  if (product == ConvProduct::kFprop) return {gather_slices(s.r, s.r, s.c, false)};
+  std::vector<Slices> all;
+  for (const Phase& phase : phases(s)) {
+    all.push_back(gather_slices(phase.down.count, phase.right.count, s.k, false));
+  }
+  return all;
+}
+
+/// The multiply-adds that the device could do in the time that its busiest multiprocessor
+/// multiplies: beyond those of the shape, and of a projection that is added to it, what the tiles'
+/// edges, wgrad's last part and the last wave waste. Block i of the persistent grid has the tiles
+/// i, i + multiprocessors, ...
+inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const Target& target,
+                                  const std::optional<ConvShape>& projection = {}) {
+  const int multiprocessors = target.multiprocessors;
+  const auto [tiles, columns] = tiles_of(product, s, target);
+  std::vector<std::int64_t> steps;  // of products, 16 deep, of each tile
+  if (product == ConvProduct::kWgrad) {
+    steps.assign(static_cast<std::size_t>(tiles),
+                 std::int64_t{wgrad_plan(s, target).blocks_of_part} * kSteps);
+  } else {
+    std::vector<std::int64_t> of_parts;
+    for (const Slices& slices : slices_of_parts(product, s)) of_parts.push_back(slices.steps());
+    if (projection) {
+      const std::vector<Slices> more = slices_of_parts(product, *projection);
+      for (std::size_t i = 0; i < more.size(); ++i) of_parts[i] += more[i].steps();
+    }
+    for (const std::int64_t of_part : of_parts) {
+      steps.insert(steps.end(), static_cast<std::size_t>(tiles) / of_parts.size(), of_part);
+    }
+  }
+  std::int64_t most = 0;
+  for (int block = 0; block < multiprocessors; ++block) {
+    std::int64_t sum = 0;
+    for (auto i = static_cast<std::size_t>(block); i < steps.size();
+         i += static_cast<std::size_t>(multiprocessors)) {
+      sum += steps[i];
+    }
+    most = std::max(most, sum);
+  }
+  return most * multiprocessors * rows_of_tile(columns) * columns * (kDepth / kSteps);
+}
+
+/// The bytes that tiles of a launch load, from the L2 or by way of it. Channels behind the last are
+/// not counted, but the edges of tiles are.
 inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const Target& target,
                                  const std::optional<ConvShape>& projection = {}) {
   const auto [tiles, columns] = tiles_of(product, s, target);
