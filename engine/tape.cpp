@@ -54,8 +54,13 @@ void Tape::step(Step step) {
   steps_.push_back(std::move(step));
 }
 
-void Tape::step_after_backward(Step step) {
-  if (training()) after_backward_.push_back(std::move(step));
+void Tape::update_running_statistics(const RunningUpdate& update) {
+  if (!training()) return;
+  for (const RunningUpdate& other : running_updates_) {
+    WRN_CHECK(other.running_mean.info_ != update.running_mean.info_,
+              "{} is updated twice on one tape", update.running_mean.name());
+  }
+  running_updates_.push_back(update);
 }
 
 void Tape::on_backward(std::function<void()> closure) {
@@ -123,7 +128,26 @@ void Tape::backward(const Tensor& output, const Tensor& seed) {
   for (; !closures_.empty(); closures_.pop_back()) closures_.back()();
   phase_ = Phase::kOptimiser;
   part_ = "optimiser";
-  for (Step& step : std::exchange(after_backward_, {})) this->step(std::move(step));
+  if (running_updates_.empty()) return;
+  const Tensor metrics = state_.metrics;
+  Step update{.name = "running statistics", .reads = {metrics}};
+  for (const RunningUpdate& norm : running_updates_) {
+    for (const Tensor& x : {norm.mean, norm.variance}) update.reads.push_back(x);
+    for (const Tensor& x : {norm.running_mean, norm.running_variance}) {
+      update.reads.push_back(x);
+      update.writes.push_back(x);
+    }
+  }
+  update.run = [norms = std::move(running_updates_), metrics](Context& context) {
+    std::vector<RunningStatistics> all;
+    for (const auto& [mean, variance, running_mean, running_variance, rows, momentum] : norms) {
+      all.push_back({mean.data<float>(), variance.data<float>(), running_mean.data<float>(),
+                     running_variance.data<float>(), static_cast<int>(mean.size()), rows,
+                     momentum});
+    }
+    WRN_ON(context, update_running_statistics(all, metrics.data<Metrics>(), context));
+  };
+  step(std::move(update));
 }
 
 void Tape::keep(const Tensor& x) {

@@ -65,6 +65,14 @@ struct RunState {
 
 class Program;
 
+/// The statistics of a batch norm, [channels] each: the batch's, of so many rows, and the running
+/// ones.
+struct RunningUpdate {
+  Tensor mean, variance, running_mean, running_variance;
+  std::int64_t rows;
+  float momentum;
+};
+
 /// Calls a launcher of Reals: `Real` is the element type of the tensor x, on the CPU always float.
 /// WRN_ON_REAL(x, context, relu_forward(x.data<Real>(), y.data<Real>(), x.size(), context))
 #define WRN_ON_REAL(x, context, ...)                                                        \
@@ -114,9 +122,9 @@ class Tape {
   /// Appends a step. Throws if it reads what was not written, writes what was, or touches a tensor
   /// of another tape or device. What it writes needs a gradient if something it reads does.
   void step(Step step);
-  /// Appends a step behind the backward pass, in training only: an update of persistent state that
-  /// must not happen when the loss is not finite.
-  void step_after_backward(Step step);
+  /// In training: behind the backward pass, and if the loss is finite, running statistics follow
+  /// those of the batch, those of all norms in one step.
+  void update_running_statistics(const RunningUpdate& update);
   /// `closure` will be called by backward(), latest first.
   void on_backward(std::function<void()> closure);
 
@@ -150,7 +158,8 @@ class Tape {
   RunState state_;
   Context& context_;
   std::shared_ptr<const void> identity_ = std::make_shared<char>();
-  std::vector<Step> steps_, after_backward_;
+  std::vector<Step> steps_;
+  std::vector<RunningUpdate> running_updates_;
   std::vector<std::function<void()>> closures_;
   std::unordered_map<const void*, Tensor> gradients_;  // by Tensor::info_
   Phase phase_ = Phase::kForward;

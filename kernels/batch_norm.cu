@@ -436,15 +436,26 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
   }
 }
 
-__global__ void update_running_statistics_kernel(const float* mean, const float* variance,
-                                                 float* running_mean, float* running_variance,
-                                                 int channels, float unbiased, float momentum,
+/// As many norms as a kernel's parameters have room for.
+struct Norms {
+  static constexpr int kMost = 64;
+  struct Norm {
+    RunningStatistics statistics;
+    float unbiased;  // rows / (rows - 1)
+  };
+  Norm at[kMost];
+};
+
+/// A row of blocks for each norm.
+__global__ void update_running_statistics_kernel(const __grid_constant__ Norms norms,
                                                  const Metrics* metrics) {
   wait_for_previous_kernels();
-  const std::int64_t c = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (c >= channels || (metrics != nullptr && metrics->not_finite > 0)) return;
-  running_mean[c] += momentum * (mean[c] - running_mean[c]);
-  running_variance[c] += momentum * (variance[c] * unbiased - running_variance[c]);
+  const auto& [norm, unbiased] = norms.at[blockIdx.y];
+  const auto c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (c >= norm.channels || (metrics != nullptr && metrics->not_finite > 0)) return;
+  float &mean = norm.running_mean[c], &variance = norm.running_variance[c];
+  mean += norm.momentum * (norm.mean[c] - mean);
+  variance += norm.momentum * (norm.variance[c] * unbiased - variance);
 }
 
 // The launches, for V channels a thread.
@@ -620,15 +631,23 @@ std::size_t batch_norm_backward_workspace(const ImageShape& shape, float, bool, 
   return gradient_sums_bytes(most_tiles(shape), shape.c);
 }
 
-void update_running_statistics(const float* mean, const float* variance, float* running_mean,
-                               float* running_variance, const ImageShape& shape, float momentum,
-                               const Metrics* metrics, Context& context) {
-  const double rows = static_cast<double>(shape.rows());
-  WRN_CHECK(rows > 1, "the variance of one value");
-  launch(WRN_KERNEL(update_running_statistics_kernel),
-         static_cast<unsigned>(divide_up(shape.c, kThreads)), kThreads, 0, context, mean, variance,
-         running_mean, running_variance, shape.c, static_cast<float>(rows / (rows - 1)), momentum,
-         metrics);
+void update_running_statistics(const std::vector<RunningStatistics>& norms, const Metrics* metrics,
+                               Context& context) {
+  for (std::size_t first = 0; first < norms.size(); first += Norms::kMost) {
+    Norms some{};
+    const std::size_t count = std::min<std::size_t>(Norms::kMost, norms.size() - first);
+    int channels = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const RunningStatistics& norm = norms[first + i];
+      WRN_CHECK(norm.rows > 1, "the variance of one value");
+      const auto rows = static_cast<double>(norm.rows);
+      some.at[i] = {norm, static_cast<float>(rows / (rows - 1))};
+      channels = std::max(channels, norm.channels);
+    }
+    const dim3 grid{static_cast<unsigned>(divide_up(channels, kThreads)),
+                    static_cast<unsigned>(count)};
+    launch(WRN_KERNEL(update_running_statistics_kernel), grid, kThreads, 0, context, some, metrics);
+  }
 }
 
 }  // namespace wrn::cuda

@@ -7,6 +7,7 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "kernels/bf16.h"
 #include "kernels/context.h"
@@ -39,6 +40,16 @@ struct ImageShape {
   int n, h, w, c;
   constexpr std::int64_t rows() const { return std::int64_t{n} * h * w; }
   constexpr std::int64_t size() const { return rows() * c; }
+};
+
+/// The statistics of a batch norm, [channels] each: a batch's, of so many rows, and the running
+/// ones, which follow them.
+struct RunningStatistics {
+  const float *mean, *variance;
+  float *running_mean, *running_variance;
+  int channels;
+  std::int64_t rows;
+  float momentum;
 };
 
 /// Windows of side x side, side pixels apart, no padding: [n,h,w,c] -> [n,h/side,w/side,c].

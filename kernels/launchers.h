@@ -57,10 +57,8 @@ std::size_t batch_norm_forward_workspace(const ImageShape&, float epsilon, bool 
 std::size_t batch_norm_inference_workspace(const ImageShape&, float epsilon, bool relu, Context&);
 std::size_t batch_norm_backward_workspace(const ImageShape&, float epsilon, bool relu, Context&);
 /// running = (1 - momentum) running + momentum batch, with the unbiased variance (rows/(rows-1)),
-/// as PyTorch and Torch do. Changes nothing once a loss was not finite.
-void update_running_statistics(const float* mean, const float* variance, float* running_mean,
-                               float* running_variance, const ImageShape&, float momentum,
-                               const Metrics*, Context&);
+/// as PyTorch and Torch do; of all norms in one launch. Changes nothing once a loss was not finite.
+void update_running_statistics(const std::vector<RunningStatistics>&, const Metrics*, Context&);
 
 // --- Elementwise ----------------------------------- cpu/elementwise.cpp, elementwise.cu
 /// y = max(x, 0). In place: y may be x.

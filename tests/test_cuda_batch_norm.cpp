@@ -1,7 +1,9 @@
 // Batch norm's kernels against the oracle. The bounds are a few roundings of what is added and
 // subtracted; with a mean far larger than the deviation, what counts is the rounding of the mean.
+#include <array>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 #include "catch.h"
 #include "compare.h"
@@ -291,39 +293,58 @@ TEST_CASE("batch norm's partial sums are merged, whatever their number") {
   }
 }
 
-TEST_CASE("the running statistics of batch norm, which a loss that is not finite leaves alone") {
+/// More than go into one launch.
+TEST_CASE("the running statistics of many norms, which a loss that is not finite leaves alone") {
   Context context(Device::kCuda);
-  for (const int channels : {1, 3, 640}) {
-    const ImageShape shape{2, 3, 1, channels};
-    const auto size = static_cast<std::size_t>(channels);
-    const std::vector<float> mean = random_floats(size, 1), variance = random_floats(size, 2, 9),
-                             old_mean = random_floats(size, 3), old_variance(size, 2.0F);
-    DeviceArray<float> batch_mean(mean), batch_variance(variance), running_mean(old_mean),
-        running_variance(old_variance);
-    DeviceArray<Metrics> finite(std::vector<Metrics>{{1, 2, 3, 4, 0}}),
-        not_finite(std::vector<Metrics>{{1, 2, 3, 4, 1}});
-    const auto update = [&](const Metrics* metrics) {
-      cuda::update_running_statistics(batch_mean, batch_variance, running_mean, running_variance,
-                                      shape, 0.1F, metrics, context);
-    };
-    update(not_finite);
-    CHECK(difference(running_mean.read(), old_mean) == "");
-    CHECK(difference(running_variance.read(), old_variance) == "");
-    Values expected_mean(size), expected_variance(size), allowed(size);
-    for (std::size_t c = 0; c < size; ++c) {
-      expected_mean[c] = (1 - 0.1F) * old_mean[c] + double{0.1F} * mean[c];
-      expected_variance[c] = (1 - 0.1F) * old_variance[c] + double{0.1F} * variance[c] * 6 / 5;
-      allowed[c] =
-          4 * kRounding *
-          (std::abs(old_mean[c]) + std::abs(mean[c]) + old_variance[c] + std::abs(variance[c]));
+  struct Norm {
+    explicit Norm(std::size_t channels, unsigned seed)
+        : mean(random_floats(channels, seed)),
+          variance(random_floats(channels, seed + 1, 9)),
+          old_mean(random_floats(channels, seed + 2)),
+          old_variance(channels, 2.0F),
+          batch_mean(mean),
+          batch_variance(variance),
+          running_mean(old_mean),
+          running_variance(old_variance) {}
+    std::vector<float> mean, variance, old_mean, old_variance;
+    DeviceArray<float> batch_mean, batch_variance, running_mean, running_variance;
+  };
+  constexpr std::int64_t kRows = 6;
+  std::vector<std::unique_ptr<Norm>> norms;
+  std::vector<RunningStatistics> statistics;
+  for (unsigned i = 0; i < 67; ++i) {
+    const std::size_t channels = std::array{1, 3, 640}[i % 3];
+    const Norm& norm = *norms.emplace_back(std::make_unique<Norm>(channels, 3 * i));
+    statistics.push_back({norm.batch_mean, norm.batch_variance, norm.running_mean,
+                          norm.running_variance, static_cast<int>(channels), kRows + i, 0.1F});
+  }
+  DeviceArray<Metrics> finite(std::vector<Metrics>{{1, 2, 3, 4, 0}}),
+      not_finite(std::vector<Metrics>{{1, 2, 3, 4, 1}});
+  cuda::update_running_statistics(statistics, not_finite, context);
+  for (const auto& norm : norms) {
+    CHECK(difference(norm->running_mean.read(), norm->old_mean) == "");
+    CHECK(difference(norm->running_variance.read(), norm->old_variance) == "");
+  }
+  for (const Metrics* metrics : {finite.data(), static_cast<Metrics*>(nullptr)}) {
+    cuda::update_running_statistics(statistics, metrics, context);
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+      Norm& norm = *norms[i];
+      const std::size_t size = norm.mean.size();
+      const double rows = static_cast<double>(statistics[i].rows);
+      Values mean(size), variance(size), allowed(size);
+      for (std::size_t c = 0; c < size; ++c) {
+        mean[c] = (1 - 0.1F) * norm.old_mean[c] + double{0.1F} * norm.mean[c];
+        variance[c] =
+            (1 - 0.1F) * norm.old_variance[c] + double{0.1F} * norm.variance[c] * rows / (rows - 1);
+        allowed[c] = 4 * kRounding *
+                     (std::abs(norm.old_mean[c]) + std::abs(norm.mean[c]) + norm.old_variance[c] +
+                      std::abs(norm.variance[c]));
+      }
+      CHECK(mismatch(norm.running_mean.read(), mean, allowed) == "");
+      CHECK(mismatch(norm.running_variance.read(), variance, allowed) == "");
+      norm.running_mean.write(norm.old_mean);
+      norm.running_variance.write(norm.old_variance);
     }
-    update(finite);
-    CHECK(mismatch(running_mean.read(), expected_mean, allowed) == "");
-    CHECK(mismatch(running_variance.read(), expected_variance, allowed) == "");
-    const std::vector<float> once = running_mean.read();
-    running_mean.write(old_mean);
-    update(nullptr);
-    CHECK(difference(running_mean.read(), once) == "");
   }
 }
 
@@ -337,6 +358,7 @@ TEST_CASE("batch norm refuses what has no meaning") {
   CHECK_THROWS_AS(run({1, 1, 1, 0}, kEpsilon, false), Error);
   CHECK_THROWS_AS(run({1, 1, 1, 4}, 0, false), Error);
   CHECK_THROWS_AS(run({1, 1, 1, 4}, kEpsilon, true), Error);  // no mask
-  CHECK_THROWS_AS(cuda::update_running_statistics(a, a, b, b, {1, 1, 1, 4}, 0.1F, nullptr, context),
-                  Error);
+  CHECK_THROWS_AS(
+      cuda::update_running_statistics({{a, a, b.data(), b.data(), 4, 1, 0.1F}}, nullptr, context),
+      Error);
 }

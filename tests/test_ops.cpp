@@ -420,17 +420,16 @@ TEST_CASE("running statistics take the unbiased variance, and nothing once a los
   const float mean[2] = {1, 2}, variance[2] = {3, 4};
   float running_mean[2] = {0, 1}, running_variance[2] = {1, 1};
   Metrics metrics{};
-  const ImageShape shape{2, 1, 2, 2};  // 4 rows: 4/3 of the biased variance
-  cpu::update_running_statistics(mean, variance, running_mean, running_variance, shape, 0.1F,
-                                 &metrics, context);
+  // 4 rows: 4/3 of the biased variance.
+  const RunningStatistics norm{mean, variance, running_mean, running_variance, 2, 4, 0.1F};
+  cpu::update_running_statistics({norm}, &metrics, context);
   REQUIRE(running_mean[0] == Approx(0.1));
   REQUIRE(running_mean[1] == Approx(1.1));
   REQUIRE(running_variance[0] == Approx(0.9 + 0.1 * 4));
   REQUIRE(running_variance[1] == Approx(0.9 + 0.1 * 16.0 / 3));
   metrics.not_finite = 1;
   const float before = running_mean[0];
-  cpu::update_running_statistics(mean, variance, running_mean, running_variance, shape, 0.1F,
-                                 &metrics, context);
+  cpu::update_running_statistics({norm}, &metrics, context);
   REQUIRE(running_mean[0] == before);
 }
 

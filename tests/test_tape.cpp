@@ -70,6 +70,11 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     const Tensor y = relu(tape, x);
     tape.step({.name = "again", .reads = {x}, .writes = {y}});
   });
+  const Tensor mean = filled("mean", {8}, 1), running = filled("bn.running_mean", {8}, 2);
+  refuses("bn.running_mean is updated twice", [&] {
+    for (int i = 0; i < 2; ++i)
+      tape.update_running_statistics({mean, mean, running, running, 4, 0.1F});
+  });
   if (test::has_gpu()) {
     const Tensor elsewhere = filled("far", x.shape(), 1, Device::kCuda);
     refuses("far is on another device", [&] { relu(tape, elsewhere); });

@@ -18,18 +18,8 @@ void check_norm(const char* op, const Tape& tape, const Tensor& x, const BatchNo
 }
 
 void record_running_statistics(Tape& tape, const BatchNorm& bn, const Measured& x) {
-  const ImageShape shape = image_shape(x.image);
-  const Tensor metrics = tape.state().metrics;
-  tape.step_after_backward(
-      {.name = layer_of(bn.gamma) + " running statistics",
-       .reads = {x.mean, x.variance, bn.running_mean, bn.running_variance, metrics},
-       .writes = {bn.running_mean, bn.running_variance},
-       .run = [=](Context& context) {
-         WRN_ON(context, update_running_statistics(x.mean.data<float>(), x.variance.data<float>(),
-                                                   bn.running_mean.data<float>(),
-                                                   bn.running_variance.data<float>(), shape,
-                                                   bn.momentum, metrics.data<Metrics>(), context));
-       }});
+  tape.update_running_statistics({x.mean, x.variance, bn.running_mean, bn.running_variance,
+                                  image_shape(x.image).rows(), bn.momentum});
 }
 
 namespace {

@@ -135,16 +135,18 @@ std::size_t batch_norm_backward_workspace(const ImageShape& shape, float epsilon
   return primitive(kBackward, shape, epsilon, relu, context).workspace_bytes();
 }
 
-void update_running_statistics(const float* mean, const float* variance, float* running_mean,
-                               float* running_variance, const ImageShape& shape, float momentum,
-                               const Metrics* metrics, Context&) {
-  const double rows = static_cast<double>(shape.rows());
-  WRN_CHECK(rows > 1, "the variance of one value");
-  if (metrics != nullptr && metrics->not_finite > 0) return;
-  const float unbiased = static_cast<float>(rows / (rows - 1));
-  for (int c = 0; c < shape.c; ++c) {
-    running_mean[c] += momentum * (mean[c] - running_mean[c]);
-    running_variance[c] += momentum * (variance[c] * unbiased - running_variance[c]);
+void update_running_statistics(const std::vector<RunningStatistics>& norms, const Metrics* metrics,
+                               Context&) {
+  for (const RunningStatistics& norm : norms) {
+    WRN_CHECK(norm.rows > 1, "the variance of one value");
+    if (metrics != nullptr && metrics->not_finite > 0) continue;
+    const auto rows = static_cast<double>(norm.rows);
+    const auto unbiased = static_cast<float>(rows / (rows - 1));
+    for (int c = 0; c < norm.channels; ++c) {
+      float &mean = norm.running_mean[c], &variance = norm.running_variance[c];
+      mean += norm.momentum * (norm.mean[c] - mean);
+      variance += norm.momentum * (norm.variance[c] * unbiased - variance);
+    }
   }
 }
 
