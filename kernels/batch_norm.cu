@@ -122,12 +122,6 @@ __device__ inline std::int64_t pass_row(const Tiling& t) {
   const unsigned from_end = blockIdx.x / t.columns, blocks = gridDim.x / t.columns;
   return std::int64_t{blocks - 1 - from_end} * kPassRows * blockDim.y + threadIdx.y;
 }
-/// Row j of them. Instead of one that is not there the last is read, as are the last channels
-/// behind them, and what has been read is not used: so no reading waits for a condition.
-__device__ inline std::int64_t readable_row(const Tiling& t, std::int64_t first, int j) {
-  const std::int64_t row = first + j * blockDim.y;
-  return row < t.rows ? row : t.rows - 1;
-}
 
 /// The parameters or statistics of a thread's channels.
 template <int V>
@@ -276,7 +270,8 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
   Packed<Real, V> v[kPassRows];
 #pragma unroll
   for (int j = 0; j < kPassRows; ++j) {
-    v[j] = Packed(in + readable_row(t, row, j) * t.groups + (at.inside ? at.group : t.groups - 1));
+    const std::int64_t r = row + j * blockDim.y;
+    v[j] = Packed(in + r * t.groups + at.group, at.inside && r < t.rows);
   }
   const Floats<V> center = load_channels<V>(mean, at), shift = load_channels<V>(beta, at);
   Floats<V> scale = load_channels<V>(gamma, at);
@@ -405,10 +400,11 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
   Gradient<kRelu, Real, V> d[kPassRows];
 #pragma unroll
   for (int j = 0; j < kPassRows; ++j) {
-    const std::int64_t r = readable_row(t, row, j);
-    v[j] = Packed(in + r * t.groups + at.group);
-    s[j] = Packed(skip != nullptr ? past + r * t.groups + at.group : past, skip != nullptr);
-    d[j] = {dy, mask, r, true, at, t};
+    const std::int64_t r = row + j * blockDim.y;
+    const bool there = r < t.rows, skips = there && skip != nullptr;
+    v[j] = Packed(in + r * t.groups + at.group, there);
+    s[j] = Packed(skips ? past + r * t.groups + at.group : past, skips);
+    d[j] = {dy, mask, r, there, at, t};
   }
   const Floats<V> center = load_channels<V>(mean, at), spread = load_channels<V>(variance, at);
   Floats<V> scale = load_channels<V>(gamma, at);   // gamma r
