@@ -52,12 +52,14 @@ def kernels_of(logs):
     return found
 
 
-def demangled(kernels):
+def own_kernels(kernels):
+    """Those that are not of CUB or Thrust, by (name as in the source, architecture)."""
     names = sorted({name for name, _ in kernels})
     filtered = subprocess.run(["c++filt"], input="\n".join(names), check=True, text=True,
                               capture_output=True).stdout.splitlines()
     plain = {name: tidy(text) for name, text in zip(names, filtered)}
-    return {(plain[name], arch): value for (name, arch), value in kernels.items()}
+    return {(plain[name], arch): value for (name, arch), value in kernels.items()
+            if not re.search(r"\b(cub|thrust|EmptyKernel)\b", plain[name])}
 
 
 def tidy(name):
@@ -82,8 +84,7 @@ def main():
                   if path.with_suffix("").exists())  # the object is still there
     if not logs:
         sys.exit(f"ptxas.py: {args.build} holds no compiled CUDA kernels")
-    kernels = {key: value for key, value in demangled(kernels_of(logs)).items()
-               if not re.search(r"\b(cub|thrust|EmptyKernel)\b", key[0])}  # only our own
+    kernels = own_kernels(kernels_of(logs))
     spilled = [f"{name} on {arch}: {stack} bytes" for (name, arch), (_, _, stack)
                in sorted(kernels.items()) if stack]
     if spilled:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ptxas import demangled
+from ptxas import own_kernels
 
 GLOBAL = re.compile(r"(@!?U?P\w+ )?(LDG|STG|REDG?|ATOMG?|LDGSTS|UTMALDG|UTMASTG|UTMAREDG|UBLKCP|UBLKRED|"
                     r"LD|ST)\b")
@@ -67,8 +67,7 @@ def disassembled(build):
         done = subprocess.run(["cuobjdump", "-sass", str(path)], check=True, text=True,
                               capture_output=True)
         found |= kernels_of(done.stdout)
-    return {key: code for key, code in demangled(found).items()
-            if not re.search(r"\b(cub|thrust|EmptyKernel)\b", key[0])}
+    return own_kernels(found)
 
 
 def main():
