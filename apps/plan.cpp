@@ -96,7 +96,7 @@ double model_seconds(const Step& step, const Ceilings& ceilings) {
     }
     if (sums_columns) {
       bytes += static_cast<double>(cuda::v5::sums_traffic(product, shape, target));
-      merge = merge_seconds(cuda::v5::sum_tiles(product, shape, target));
+      merge = merge_seconds(cuda::v5::gather_plan(product, shape, target).sum_tiles());
     }
   }
   return std::max({2 * macs / ceilings.flops + ends, loaded / kL2Bytes, bytes / ceilings.bytes}) +

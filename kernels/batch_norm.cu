@@ -21,7 +21,7 @@
 // one writes last is what the next will want first.
 //
 // The sums take three launches: every block reduces its tile to one partial result a channel, in
-// the workspace [tiles][c][2]; a small kernel merges the tiles; a third one applies the outcome.
+// the workspace [tiles][c][2]; channel_sums.cu merges the tiles; a third one applies the outcome.
 // The order of every sum follows from the shape alone, so the results are the same bits on every
 // run.
 //
@@ -129,20 +129,6 @@ __device__ Floats<V> load_channels(const float* p, const Place& at) {
   return at.inside ? grouped<V>(p)[at.group] : Floats<V>{};
 }
 
-/// What the threads of a block hold, [blockDim.y][blockDim.x], of which there are at most kMost.
-template <typename T, unsigned kMost = kThreads>
-struct Column {
-  T at[kMost];
-};
-
-/// Merges what the threads above each other hold; those with y = 0 have the result.
-template <unsigned kMost = kThreads, typename T>
-__device__ void merge_column(T& mine) {
-  merge_rows(mine, shared_storage<Column<T, kMost>>().at + threadIdx.x,
-             static_cast<int>(threadIdx.y), static_cast<int>(blockDim.y),
-             static_cast<int>(blockDim.x));
-}
-
 /// x -> the Moments of its tiles
 template <typename Real, int V>
 __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tiling t) {
@@ -163,50 +149,9 @@ __global__ void batch_norm_statistics_kernel(const Real* x, float* partial, Tili
     }
     mine.merge(few);
   }
-  merge_column(mine);
+  merge_column<kThreads>(mine);
   if (threadIdx.y > 0 || !at.inside) return;
   mine.store(partial, blockIdx.y, t.tiles, at.group * V, t.channels);
-}
-
-// The merging kernels have little to do but to wait, so they wait for many loads at once: a block
-// has four channels, whose sums of a tile are a sector of memory, and a row of threads for every
-// eight tiles, which a thread asks for before it merges them. More than 1024 tiles take several
-// rounds. One block a multiprocessor is the bound, as ptxas with fewer registers would let loads
-// wait for each other.
-constexpr unsigned kMergeLanes = 4, kMergeTiles = 8, kMostMergeRows = 128;
-constexpr unsigned kMergeThreads = kMergeLanes * kMostMergeRows;
-dim3 merge_grid(int channels) { return {static_cast<unsigned>(divide_up(channels, kMergeLanes))}; }
-dim3 merge_block(unsigned tiles) {
-  return {kMergeLanes, std::min<unsigned>(divide_up(tiles, kMergeTiles), kMostMergeRows)};
-}
-
-/// The sums of all tiles; the threads with y = 0 have them.
-template <typename Sums>
-__device__ Sums merge_tiles(const float* partial, unsigned tiles, int channel, int channels) {
-  Sums mine{};
-  for (unsigned tile = threadIdx.y; channel < channels && tile < tiles;
-       tile += kMergeTiles * blockDim.y) {
-    Sums few[kMergeTiles];
-#pragma unroll
-    for (unsigned j = 0; j < kMergeTiles; ++j) {
-      const unsigned at = tile + j * blockDim.y;
-      few[j] = at < tiles ? Sums::load(partial, at, tiles, channel, channels) : Sums{};
-    }
-    mine.merge(few);
-  }
-  merge_column<kMergeThreads>(mine);
-  return mine;
-}
-
-__global__ void __launch_bounds__(kMergeThreads, 1)
-    batch_norm_merge_statistics_kernel(const float* partial, unsigned tiles, int channels,
-                                       float* mean, float* variance) {
-  wait_for_previous_kernels();
-  const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const auto all = merge_tiles<Moments<1>>(partial, tiles, c, channels);
-  if (threadIdx.y > 0 || c >= channels) return;
-  mean[c] = all.mean.at[0];
-  variance[c] = all.m2.at[0] / all.count;
 }
 
 /// One byte of the mask from the 8 / V threads whose elements it has; all of them get it.
@@ -365,22 +310,9 @@ __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const floa
       }
     }
   }
-  merge_column(mine);
+  merge_column<kThreads>(mine);
   if (threadIdx.y > 0 || !at.inside) return;
   mine.store(partial, blockIdx.y, t.tiles, at.group * V, t.channels);
-}
-
-__global__ void __launch_bounds__(kMergeThreads, 1)
-    batch_norm_merge_sums_kernel(const float* partial, unsigned tiles, int channels,
-                                 const float* variance, float epsilon, float* dgamma,
-                                 float* dbeta) {
-  wait_for_previous_kernels();
-  const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  const float spread = c < channels ? variance[c] : 0;  // on its way with the tiles
-  const auto all = merge_tiles<GradientSums<1>>(partial, tiles, c, channels);
-  if (threadIdx.y > 0 || c >= channels) return;
-  dbeta[c] = all.dy.at[0];
-  dgamma[c] = all.dy_x.at[0] * rsqrtf(spread + epsilon);
 }
 
 template <typename Real, int V, bool kRelu>
@@ -432,28 +364,6 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
   }
 }
 
-/// As many norms as a kernel's parameters have room for.
-struct Norms {
-  static constexpr int kMost = 64;
-  struct Norm {
-    RunningStatistics statistics;
-    float unbiased;  // rows / (rows - 1)
-  };
-  Norm at[kMost];
-};
-
-/// A row of blocks for each norm.
-__global__ void update_running_statistics_kernel(const __grid_constant__ Norms norms,
-                                                 const Metrics* metrics) {
-  wait_for_previous_kernels();
-  const auto& [norm, unbiased] = norms.at[blockIdx.y];
-  const auto c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (c >= norm.channels || (metrics != nullptr && metrics->not_finite > 0)) return;
-  float &mean = norm.running_mean[c], &variance = norm.running_variance[c];
-  mean += norm.momentum * (norm.mean[c] - mean);
-  variance += norm.momentum * (norm.variance[c] * unbiased - variance);
-}
-
 // The launches, for V channels a thread.
 
 template <int V, typename Real>
@@ -477,7 +387,7 @@ void forward(const Real* x, const float* gamma, const float* beta, Real* y, floa
   const Tiling t = tiling(shape, V);
   float* partial = reinterpret_cast<float*>(context.workspace);
   launch(WRN_KERNEL(batch_norm_statistics_kernel<Real, V>), t.grid(), t.block(),
-         sizeof(Column<Moments<V>>), context, x, partial, t);
+         sizeof(Column<Moments<V>, kThreads>), context, x, partial, t);
   merge_moments(partial, t.tiles, shape.c, mean, variance, context);
   apply<V>(behind(relu), {}, x, gamma, beta, mean, variance, y, mask, t, epsilon, context);
 }
@@ -498,7 +408,7 @@ void backward(const Real* x, const Real* dy, const float* gamma, const float* me
   const Tiling t = tiling(shape, V);
   float* partial = reinterpret_cast<float*>(context.workspace);
   launch(WRN_KERNEL(batch_norm_sums_kernel<Real, V, kRelu>), t.grid(), t.block(),
-         sizeof(Column<GradientSums<V>>), context, x, dy, mean, mask, partial, t);
+         sizeof(Column<GradientSums<V>, kThreads>), context, x, dy, mean, mask, partial, t);
   merge_gradient_sums(partial, t.tiles, shape.c, variance, epsilon, dgamma, dbeta, context);
   dx_of<V, kRelu, Real>(x, dy, gamma, mean, variance, mask, dgamma, dbeta, nullptr, dx, t, epsilon,
                         context);
@@ -599,20 +509,6 @@ void batch_norm_dx(const Real* x, const Real* d, const float* gamma, const float
 WRN_FOR(float)
 WRN_FOR(bf16)
 
-void merge_moments(const float* partial, unsigned tiles, int channels, float* mean, float* variance,
-                   Context& context) {
-  launch(WRN_KERNEL(batch_norm_merge_statistics_kernel), merge_grid(channels), merge_block(tiles),
-         sizeof(Column<Moments<1>, kMergeThreads>), context, partial, tiles, channels, mean,
-         variance);
-}
-
-void merge_gradient_sums(const float* partial, unsigned tiles, int channels, const float* variance,
-                         float epsilon, float* dgamma, float* dbeta, Context& context) {
-  launch(WRN_KERNEL(batch_norm_merge_sums_kernel), merge_grid(channels), merge_block(tiles),
-         sizeof(Column<GradientSums<1>, kMergeThreads>), context, partial, tiles, channels,
-         variance, epsilon, dgamma, dbeta);
-}
-
 std::size_t batch_norm_mask_bytes(const ImageShape& shape, Context&) {
   return static_cast<std::size_t>(shape.rows() * divide_up(shape.c, kMaskBits));
 }
@@ -625,25 +521,6 @@ std::size_t batch_norm_inference_workspace(const ImageShape&, float, bool, Conte
 
 std::size_t batch_norm_backward_workspace(const ImageShape& shape, float, bool, Context&) {
   return gradient_sums_bytes(most_tiles(shape), shape.c);
-}
-
-void update_running_statistics(const std::vector<RunningStatistics>& norms, const Metrics* metrics,
-                               Context& context) {
-  for (std::size_t first = 0; first < norms.size(); first += Norms::kMost) {
-    Norms some{};
-    const std::size_t count = std::min<std::size_t>(Norms::kMost, norms.size() - first);
-    int channels = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      const RunningStatistics& norm = norms[first + i];
-      WRN_CHECK(norm.rows > 1, "the variance of one value");
-      const auto rows = static_cast<double>(norm.rows);
-      some.at[i] = {norm, static_cast<float>(rows / (rows - 1))};
-      channels = std::max(channels, norm.channels);
-    }
-    const dim3 grid{static_cast<unsigned>(divide_up(channels, kThreads)),
-                    static_cast<unsigned>(count)};
-    launch(WRN_KERNEL(update_running_statistics_kernel), grid, kThreads, 0, context, some, metrics);
-  }
 }
 
 }  // namespace wrn::cuda

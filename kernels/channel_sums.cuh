@@ -125,4 +125,19 @@ __device__ void merge_rows(T& mine, T* column, int row, int rows, int pitch) {
   }
 }
 
+/// What the threads of a block hold, [blockDim.y][blockDim.x], of which there are at most kMost.
+template <typename T, unsigned kMost>
+struct Column {
+  T at[kMost];
+};
+
+/// merge_rows of what the threads above each other hold; those with y = 0 have the result. The
+/// dynamic shared memory is a Column.
+template <unsigned kMost, typename T>
+__device__ void merge_column(T& mine) {
+  merge_rows(mine, shared_storage<Column<T, kMost>>().at + threadIdx.x,
+             static_cast<int>(threadIdx.y), static_cast<int>(blockDim.y),
+             static_cast<int>(blockDim.x));
+}
+
 }  // namespace wrn::cuda

@@ -6,7 +6,7 @@
 
 namespace wrn::cuda {
 
-// Merge the tiles, in an order that follows from their number alone. Defined in batch_norm.cu.
+// Merge the tiles, in an order that follows from their number alone.
 
 /// partial [tiles][channels][mean, m2], behind them the counts of rows [tiles] -> mean, variance
 /// [channels].

@@ -33,7 +33,8 @@ std::size_t conv_fprop_workspace(const ConvShape&, Context&);
 std::size_t conv_dgrad_workspace(const ConvShape&, Context&);
 std::size_t conv_wgrad_workspace(const ConvShape&, Context&);
 
-// --- Batch norm, alone or with the ReLU behind it ---- cpu/batch_norm.cpp, batch_norm.cu
+// --- Batch norm, alone or with the ReLU behind it ---- cpu/batch_norm.cpp, batch_norm.cu, and
+// channel_sums.cu for the running statistics
 /// y = gamma (x - mean) / sqrt(variance + epsilon) + beta, over the batch's own mean[c] and
 /// (biased) variance[c], which it writes. With relu, y = max(y, 0), and `mask`
 /// (batch_norm_mask_bytes of opaque bytes) remembers where it was cut; without, mask is null. In

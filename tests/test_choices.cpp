@@ -102,10 +102,10 @@ TEST_CASE("tiles are cut as was chosen, for that product and shape alone") {
   const std::vector<Choice> choices{
       {kFprop, kInner, 5, 64, 0}, {kDgrad, kInner, 4, 0, 0}, {kWgrad, kInner, 5, 32, 10}};
   const Target model{kSms}, chosen{kSms, choices};
-  CHECK(v5::gather_columns(kFprop, kInner, model) == 160);
-  CHECK(v5::gather_columns(kFprop, kInner, chosen) == 64);
+  CHECK(v5::gather_plan(kFprop, kInner, model).columns == 160);
+  CHECK(v5::gather_plan(kFprop, kInner, chosen).columns == 64);
   // Tiles of 256 x 64: 512 rows of them, two consumers each; three for 160 columns; in 12 waves.
-  CHECK(v5::sum_tiles(kFprop, kInner, chosen) == 512 * 2);
+  CHECK(v5::gather_plan(kFprop, kInner, chosen).sum_tiles() == 512 * 2);
   CHECK(v5::executed_macs(kFprop, kInner, chosen) ==
         std::int64_t{12} * kSms * 256 * 64 * (9 * 160));
   // 192 columns in tiles of 128 rows bring twice as many sums.
@@ -127,7 +127,8 @@ TEST_CASE("tiles are cut as was chosen, for that product and shape alone") {
 
   ConvShape other = kInner;
   other.n = 64;
-  CHECK(v5::gather_columns(kFprop, other, chosen) == v5::gather_columns(kFprop, other, model));
+  CHECK(v5::gather_plan(kFprop, other, chosen).columns ==
+        v5::gather_plan(kFprop, other, model).columns);
   CHECK(v5::is_chosen(kDgrad, other, chosen));
   CHECK(v5::wgrad_plan(other, chosen).columns == v5::wgrad_plan(other, model).columns);
 }
@@ -152,7 +153,7 @@ TEST_CASE("the candidates are possible, different, and begin with the model's ch
       CHECK(first.version == 5);
       const v5::WgradPlan plan = v5::wgrad_plan(s, {kSms});
       const bool wgrad = product == ConvProduct::kWgrad;
-      CHECK(first.columns == (wgrad ? plan.columns : v5::gather_columns(product, s, {kSms})));
+      CHECK(first.columns == (wgrad ? plan.columns : v5::gather_plan(product, s, {kSms}).columns));
       CHECK(first.parts == (wgrad ? plan.parts : 0));
     }
   }

@@ -493,8 +493,8 @@ TEST_CASE("what v5 cannot take on a Hopper v4 does, and v5 itself refuses it") {
 TEST_CASE("v5's shapes take every width of tile both ways") {
   std::set<int> widths[2];
   for (const ConvShape& s : kHopperShapes) {
-    widths[0].insert(cuda::v5::gather_columns(ConvProduct::kFprop, s, {1}));
-    widths[1].insert(cuda::v5::gather_columns(ConvProduct::kDgrad, s, {1}));
+    widths[0].insert(cuda::v5::gather_plan(ConvProduct::kFprop, s, {1}).columns);
+    widths[1].insert(cuda::v5::gather_plan(ConvProduct::kDgrad, s, {1}).columns);
   }
   std::set<int> all(cuda::v5::kWidths.begin(), cuda::v5::kWidths.end());
   CHECK(widths[0] == all);

@@ -221,8 +221,8 @@ TEST_CASE("v5 refuses what it cannot do") {
 TEST_CASE("the shapes take every width of tile in every direction") {
   std::set<int> widths[3];
   for (const ConvShape& s : kShapes) {
-    widths[0].insert(cuda::v5::gather_columns(ConvProduct::kFprop, s, {1}));
-    widths[1].insert(cuda::v5::gather_columns(ConvProduct::kDgrad, s, {1}));
+    widths[0].insert(cuda::v5::gather_plan(ConvProduct::kFprop, s, {1}).columns);
+    widths[1].insert(cuda::v5::gather_plan(ConvProduct::kDgrad, s, {1}).columns);
     widths[2].insert(cuda::v5::wgrad_plan(s, {1}).columns);
   }
   std::set<int> all(cuda::v5::kWidths.begin(), cuda::v5::kWidths.end());

@@ -35,7 +35,7 @@ bool is_possible(const Choice& c) {
 /// What v5 is without any choice.
 Choice model_choice(ConvProduct product, const ConvShape& s, const Target& target) {
   if (product != ConvProduct::kWgrad) {
-    return {product, s, 5, v5::gather_columns(product, s, target), 0};
+    return {product, s, 5, v5::gather_plan(product, s, target).columns, 0};
   }
   const v5::WgradPlan plan = v5::wgrad_plan(s, target);
   return {product, s, 5, plan.columns, plan.parts};

@@ -66,7 +66,7 @@ void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf
 }
 
 unsigned dgrad_tiles(const ConvShape& s, Context& context) {
-  return sum_tiles(ConvProduct::kDgrad, s, context.runtime().target());
+  return gather_plan(ConvProduct::kDgrad, s, context.runtime().target()).sum_tiles();
 }
 
 }  // namespace wrn::cuda::v5

@@ -129,7 +129,7 @@ __device__ UnitPlace unit_place(const Gather& g, int consumer, int i) {
 template <int N, typename Epilogue>
 __device__ void carry_panels(const Gather& g, const Epilogue& epilogue, Shared<N, Epilogue>& shared,
                              int consumer) {
-  constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
+  constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = Tile<N>::kPanelBytes;
   constexpr int kOuts = Shared<N, Epilogue>::kOuts, kPanels = Tile<N>::kPanels;
   const auto panel_of = [&](int i, int p) {
     return shared.out[consumer][i % kOuts] + p * kPanelBytes;
@@ -172,7 +172,7 @@ __device__ void carry_panels(const Gather& g, const Epilogue& epilogue, Shared<N
 /// One consumer's end of a tile: the one place that sees finished sums.
 template <int N, typename Epilogue>
 class Ending {
-  static constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = kPanel * kUnit * 2;
+  static constexpr int kPanel = Tile<N>::kPanel, kPanelBytes = Tile<N>::kPanelBytes;
   static constexpr int kOuts = Shared<N, Epilogue>::kOuts;
   static constexpr bool kPlain = std::is_same_v<Epilogue, Plain>;
   static constexpr bool kThroughRelu = std::is_same_v<Epilogue, ThroughRelu<bf16>>;
@@ -237,10 +237,10 @@ class Ending {
   /// Where in `out` sums i and i + 1 of unit u of the thread belong. A row's 16-byte groups change
   /// places as its number says, or some of its bits, which are the same in all the thread's rows.
   __device__ void* in_out(int u, int t, int i) const {
-    constexpr int kRowBytes = kPanel * 2, kGroups = kRowBytes / 16;
+    constexpr int kLine = kPanel * 2, kGroups = kLine / 16;  // bytes, and groups, of a row
     const int row = place_of_sum(t, i).y, j = i / 4;
-    const int key = t % 32 / 4 * kRowBytes / 128 % kGroups;
-    return shared_.out[consumer_][u % kOuts] + j / kGroups * kPanelBytes + row * kRowBytes +
+    const int key = t % 32 / 4 * kLine / 128 % kGroups;
+    return shared_.out[consumer_][u % kOuts] + j / kGroups * kPanelBytes + row * kLine +
            (j % kGroups ^ key) * 16 + t % 4 * 4;
   }
 

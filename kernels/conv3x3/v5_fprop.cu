@@ -46,7 +46,7 @@ void fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection, bf1
 }
 
 unsigned fprop_tiles(const ConvShape& s, Context& context) {
-  return sum_tiles(ConvProduct::kFprop, s, context.runtime().target());
+  return gather_plan(ConvProduct::kFprop, s, context.runtime().target()).sum_tiles();
 }
 
 }  // namespace wrn::cuda::v5

@@ -70,7 +70,10 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
   const bf16* beside = beside_of(epilogue);
   constexpr ConvProduct kProduct = kAcrossB ? ConvProduct::kDgrad : ConvProduct::kFprop;
   constexpr int kWidest = widest_of(kProduct);
-  with_tile<kWidest>(gather_columns(kProduct, sources[0].shape, target), [&](auto tile) {
+  const GatherPlan plan = gather_plan(kProduct, sources[0].shape, target);
+  g.row_tiles = plan.row_tiles;
+  g.column_tiles = plan.column_tiles;
+  with_tile<kWidest>(plan.columns, [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
     static_assert(sizeof(Memory) <= 227 * 1024 && Memory::kPlacesOfB >= 2 &&
@@ -107,11 +110,9 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
       map_image(g.part[i].out, out, i, tile.kPanel);
       if (beside) map_image(g.part[i].beside, beside, i, tile.kPanel);
     }
-    g.row_tiles = static_cast<int>(divide_up(std::int64_t{g.blocks.count} * kUnit, tile.kRows));
-    g.column_tiles = static_cast<int>(divide_up(g.columns, N));
-    const int blocks = std::min(g.parts * g.row_tiles * g.column_tiles, target.multiprocessors);
-    launch(WRN_KERNEL(gather_kernel<N, kAcrossB, Epilogue>), static_cast<unsigned>(blocks),
-           kThreads, sizeof(Memory), context, g, epilogue);
+    const int grid = std::min(plan.tiles(), target.multiprocessors);
+    launch(WRN_KERNEL(gather_kernel<N, kAcrossB, Epilogue>), static_cast<unsigned>(grid), kThreads,
+           sizeof(Memory), context, g, epilogue);
   });
 }
 

@@ -36,8 +36,9 @@ template <int N>
 struct Tile {
   static constexpr int kColumns = N;
   static constexpr int kUnits = units_of_consumer(N), kRows = rows_of_tile(N);
-  /// The width of boxes along the columns.
+  /// The width of boxes along the columns, and the bytes of one of a unit's rows.
   static constexpr int kPanel = N % 64 == 0 ? 64 : N % 32 == 0 ? 32 : 16, kPanels = N / kPanel;
+  static constexpr int kPanelBytes = kPanel * kUnit * 2;
 };
 template <int N>
 using Sums = float[Tile<N>::kUnits][N / 2];

@@ -169,28 +169,35 @@ inline std::vector<Phase> phases(const ConvShape& s) {
   return all;
 }
 
-/// The width of a tile of fprop, or of dgrad, whose phases are tiles of one launch: the chosen one,
-/// or by the model.
-inline int gather_columns(ConvProduct product, const ConvShape& s, const Target& target) {
-  const Choice* chosen = find_choice(product, s, target);
-  if (chosen != nullptr && chosen->version == 5) return chosen->columns;
+/// How fprop's product is cut, or dgrad's, whose phases are the parts of one launch: each part into
+/// rows and columns of tiles.
+struct GatherPlan {
+  int columns;  // of a tile
+  int parts, row_tiles, column_tiles;
+  int tiles() const { return parts * row_tiles * column_tiles; }
+  /// How many tiles the column sums of their epilogues come from: those of each consumer.
+  unsigned sum_tiles() const { return static_cast<unsigned>(parts * row_tiles * kConsumers); }
+};
+
+/// With tiles of the chosen width, or by the model.
+inline GatherPlan gather_plan(ConvProduct product, const ConvShape& s, const Target& target) {
   const bool forward = product == ConvProduct::kFprop;
-  const std::int64_t blocks = PixelBlocks(s).count * (forward ? 1 : std::ssize(phases(s)));
-  return tile_columns(blocks, forward ? s.k : s.c, widest_of(product), target.multiprocessors);
+  const int parts = forward ? 1 : static_cast<int>(phases(s).size());
+  const int columns = forward ? s.k : s.c;
+  const std::int64_t units = PixelBlocks(s).count;
+  const Choice* chosen = find_choice(product, s, target);
+  const int width =
+      chosen != nullptr && chosen->version == 5
+          ? chosen->columns
+          : tile_columns(parts * units, columns, widest_of(product), target.multiprocessors);
+  return {width, parts, static_cast<int>(divide_up(units * kUnit, rows_of_tile(width))),
+          static_cast<int>(divide_up(columns, width))};
 }
 
-/// How many tiles the column sums of their epilogues come from: those of each consumer.
-inline unsigned sum_tiles(ConvProduct product, const ConvShape& s, const Target& target) {
-  const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
-  const std::int64_t parts = product == ConvProduct::kFprop ? 1 : std::ssize(phases(s));
-  const int rows = rows_of_tile(gather_columns(product, s, target));
-  return static_cast<unsigned>(parts * divide_up(pixels, rows) * kConsumers);
-}
-
-/// Bytes of these sums, written and read again: two numbers a tile and column.
+/// Bytes of the epilogues' column sums, written and read again: two numbers a tile and column.
 inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, const Target& target) {
   const std::int64_t columns = product == ConvProduct::kFprop ? s.k : s.c;
-  return 2 * 2 * columns * 4 * sum_tiles(product, s, target);
+  return 2 * 2 * columns * 4 * gather_plan(product, s, target).sum_tiles();
 }
 
 // --- wgrad -------------------------------------------------------------------------------------
@@ -273,12 +280,8 @@ inline Tiles tiles_of(ConvProduct product, const ConvShape& s, const Target& tar
     const WgradPlan plan = wgrad_plan(s, target);
     return {plan.tiles(), plan.columns};
   }
-  const bool forward = product == ConvProduct::kFprop;
-  const int columns = gather_columns(product, s, target);
-  const std::int64_t pixels = std::int64_t{PixelBlocks(s).count} * kUnit;
-  return {(forward ? 1 : std::ssize(phases(s))) * divide_up(pixels, rows_of_tile(columns)) *
-              divide_up(forward ? s.k : s.c, columns),
-          columns};
+  const GatherPlan plan = gather_plan(product, s, target);
+  return {plan.tiles(), plan.columns};
 }
 
 /// The slices of a tile of each part of fprop or dgrad, flat: tall ones have as many steps.
@@ -349,8 +352,7 @@ inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const 
   };
   add(s);
   if (projection) add(*projection);
-  const std::int64_t parts = product == ConvProduct::kFprop ? 1 : std::ssize(phases(s));
-  return tiles / parts * bytes;
+  return tiles / gather_plan(product, s, target).parts * bytes;
 }
 
 /// The cycles from the last product of a multiprocessor's tiles to the first of the next ones, in
