@@ -7,9 +7,14 @@ PyTorch runs once for each of its programs, and the best counts: on the CPU in c
 its default layout; on a GPU in channels_last, eager or compiled, launched step by step or captured
 in a CUDA graph. Every run is a process of its own; the programs take turns, so that a machine that
 grows slower does so for all. All start from the same weights, train on the same batches in the
-same precision, and must end at the same mean loss, else the comparison stops. PyTorch's rate
-leaves out its first two steps and the making of batches; wrn_train's leaves out nothing of its
-last epoch: the only one on the CPU, where the steps should be many, and the second on a GPU.
+same precision, and must have the same mean loss in their first epoch: else the ratio is said to be
+of different trainings, and the exit status is 1, as it is where a program fails. What has been
+measured is printed and written after every run.
+
+On the CPU PyTorch's rate leaves out its first two steps and the making of batches, wrn_train's
+nothing of its one epoch, so that the steps should be many. On a GPU both train for three epochs,
+whose last two count, PyTorch's over batches that are already on the GPU, and without counting
+errors.
 
 On the CPU, "bound" is the ratio that an infinitely fast rest would reach if convolutions took as
 long as PyTorch's: 1 / their share. Run it with a Python that has torch, numpy, safetensors.
@@ -33,17 +38,23 @@ class OnCpu:
     models = {"wrn-10-1": 40, "wrn-16-2": 16, "wrn-16-4": 8}  # steps: each run some seconds
     peers = {"channels_last": ["--memory-format", "channels_last"],
              "contiguous": ["--memory-format", "contiguous"]}
+    more = {}
     epochs, memory = 1, "peak_rss_mb"
 
 
 class OnGpu:
     models = {"wrn-28-10": 390, "wrn-40-4": 390, "wrn-16-4": 390}
     peers = {mode: ["--mode", mode] for mode in ("eager", "graph", "compile", "compile+graph")}
-    epochs, memory = 2, "peak_device_mb"
+    more = {"autotune+graph": ["--mode", "autotune+graph"]}  # minutes of searching
+    epochs, memory = 3, "peak_device_mb"
+
+
+class Failed(Exception):
+    pass
 
 
 def run(command, threads):
-    """-> (standard output, peak resident memory in MB); exits if the command fails."""
+    """-> (standard output, peak resident memory in MB); raises Failed."""
     command = [str(word) for word in command]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -52,8 +63,8 @@ def run(command, threads):
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0), err.seek(0)
         if process.returncode:
-            sys.exit(f"compare_pytorch: {' '.join(command)}\nended with status "
-                     f"{process.returncode}: {err.read().decode()[-2000:]}")
+            raise Failed(f"{' '.join(command)}\nended with status {process.returncode}: "
+                         f"{err.read().decode()[-2000:]}")
         return out.read().decode(), usage.ru_maxrss / 1024
 
 
@@ -62,56 +73,82 @@ def run_torch(peer, model, steps, args, scratch):
                      "--steps", steps, "--batch-size", args.batch_size, "--lr", LR,
                      "--limit-train", steps * args.batch_size, "--limit-test", 128,
                      "--seed", SEED, "--threads", args.threads, "--device", args.device,
-                     "--precision", args.precision, *args.on.peers[peer],
+                     "--precision", args.precision, *args.peers[peer],
                      "--save-initial", scratch / "initial.safetensors"], args.threads)
-    return json.loads(output)
+    return json.loads(output.splitlines()[-1])
 
 
 def run_wrn_train(model, steps, args, scratch):
     _, peak = run([args.wrn_train, "--dataset", "cifar10", "--data-path", args.data_path,
                    "--model", model, "--batch-size", args.batch_size, "--epochs", args.on.epochs,
-                   "--lr", LR, "--lr-drops", args.on.epochs,
+                   "--lr", LR, "--lr-drops", args.on.epochs, "--save-every", args.on.epochs,
                    "--limit-train", steps * args.batch_size, "--limit-test", 128, "--seed", SEED,
                    "--threads", args.threads, "--device", args.device,
                    *(["--precision", args.precision] if args.device == "cuda" else []),
                    "--import-weights", scratch / "initial.safetensors",
                    "-o", scratch / "run", "--overwrite", "--quiet"], args.threads)
     epochs = [json.loads(line) for line in (scratch / "run/metrics.jsonl").open()]
-    record = epochs[0] | {"images_per_second": epochs[-1]["images_per_second"], "peak_rss_mb": peak}
+    timed = [epoch["images_per_second"] for epoch in epochs[1:] or epochs]
+    record = epochs[0] | {"images_per_second": statistics.mean(timed), "peak_rss_mb": peak}
     if args.device == "cuda":
         config = json.loads((scratch / "run/config.json").read_text())
         record["peak_device_mb"] = (config["parameter_bytes"] + config["activation_bytes"]) / 2**20
     return record
 
 
-def check_same_training(model, records, args):
-    """Same data, weights and arithmetic end in the same mean loss over all the steps."""
-    tolerance = {"fp32": 1e-3, "tf32": 5e-3, "bf16": 2e-2}[args.precision]
-    for round_ in zip(*records.values()):
-        ours, *peers = round_
-        for peer in peers:
-            if not abs(ours["lr"] / peer["lr"] - 1) < 1e-6:
-                sys.exit(f"compare_pytorch: {model}: learning rates {ours['lr']}, {peer['lr']}")
-            if not abs(ours["train_loss"] / peer["train_loss"] - 1) < tolerance:
-                sys.exit(f"compare_pytorch: {model}: mean training loss {ours['train_loss']} in "
-                         f"wrn_train, {peer['train_loss']} in PyTorch: not the same training")
-
-
 def compare(model, args):
+    """Yields what is known after every run: the last time, all."""
     steps = args.steps or args.on.models.get(model, 6 if args.device == "cpu" else 390)
-    records = {program: [] for program in (OURS, *args.on.peers)}
+    first, *others = args.peers
+    records = {program: [] for program in (OURS, *args.peers)}
+    errors = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for _ in range(args.rounds):  # PyTorch goes first: it makes the initial weights
-            for peer in args.on.peers:
-                records[peer].append(run_torch(peer, model, steps, args, Path(scratch)))
-            records[OURS].append(run_wrn_train(model, steps, args, Path(scratch)))
-    check_same_training(model, records, args)
-    device = records[next(iter(args.on.peers))][0].get("device", f"CPU, {args.threads} threads")
+        for _ in range(args.rounds):  # a peer goes first: it makes the initial weights
+            for program in (first, OURS, *others):
+                if program in errors:
+                    continue
+                try:
+                    records[program].append(
+                        run_wrn_train(model, steps, args, Path(scratch)) if program == OURS else
+                        run_torch(program, model, steps, args, Path(scratch)))
+                except Failed as failure:
+                    errors[program] = str(failure)
+                    print(f"compare_pytorch: {failure}", file=sys.stderr)
+                yield summary(model, steps, records, errors, args)
+
+
+def summary(model, steps, records, errors, args):
+    """Of a network's runs so far; a ratio where both sides have one."""
+    records = {program: runs for program, runs in records.items() if runs}
     rates = {program: median(runs, "images_per_second") for program, runs in records.items()}
-    ours = rates.pop(OURS)
-    return {"model": model, "batch": args.batch_size, "precision": args.precision,
-            "device": device, "images_per_second": ours, "pytorch": rates,
-            "ratio": ours / max(rates.values()), "steps": steps, "records": records}
+    ours = rates.pop(OURS, None)
+    result = {"model": model, "batch": args.batch_size, "precision": args.precision,
+              "device": next((runs[0]["device"] for runs in records.values() if "device" in runs[0]),
+                             f"CPU, {args.threads} threads"),
+              "images_per_second": ours, "pytorch": rates, "steps": steps, "records": records}
+    if errors:
+        result["errors"] = errors
+    if ours is None or not rates:
+        return result
+    best = records[max(rates, key=rates.get)]
+    result |= {"ratio": ours / max(rates.values()),
+               "memory_ratio": median(records[OURS], args.on.memory) / median(best, args.on.memory),
+               "same_training": same_training(records, args.precision)}
+    if args.device == "cpu":
+        share = median(best, "conv_share")
+        result |= {"conv_share": share, "bound": 1 / share,
+                   "start_rss_mb": median(best, "start_rss_mb")}
+    return result
+
+
+def same_training(records, precision):
+    """Whether the same data, weights and arithmetic came to the same mean loss over all the steps
+    of an epoch."""
+    tolerance = {"fp32": 1e-3, "tf32": 5e-3, "bf16": 2e-2}[precision]
+    ours = records[OURS][0]
+    return all(abs(ours["lr"] / run["lr"] - 1) < 1e-6 and
+               abs(ours["train_loss"] / run["train_loss"] - 1) < tolerance
+               for runs in records.values() for run in runs)
 
 
 def median(records, field):
@@ -119,27 +156,28 @@ def median(records, field):
 
 
 def print_table(result, args):
-    records, memory = result["records"], args.on.memory
-    print(f"\n{result['model']}, batch {result['batch']}, {result['precision']}, "
-          f"{result['device']}, {result['steps']} steps, median (least - most) of {len(records[OURS])} rounds")
+    records = result["records"]
+    print(f"\n{result['model']}, batch {result['batch']}, {result['precision']}, {result['device']}, "
+          f"{result['steps']} steps an epoch, median (least - most) of the rounds")
     print(f"{'':24}{'images/s':>24}{'peak MB':>10}{'mean loss':>12}")
     for program, runs in records.items():
         rates = [run["images_per_second"] for run in runs]
         rate = f"{statistics.median(rates):.1f} ({min(rates):.1f} - {max(rates):.1f})"
         name = program if program == OURS else f"PyTorch {program}"
-        print(f"{name:24}{rate:>24}{median(runs, memory):>10.0f}"
+        print(f"{name:24}{rate:>24}{median(runs, args.on.memory):>10.0f}"
               f"{median(runs, 'train_loss'):>12.6f}")
-    best = records[max(result["pytorch"], key=result["pytorch"].get)]
-    result["memory_ratio"] = median(records[OURS], memory) / median(best, memory)
+    for program in result.get("errors", {}):
+        print(f"{program}: failed")
+    if "ratio" not in result:
+        return
     print(f"ours / best of PyTorch: {result['ratio']:.2f} times the images/s, "
           f"{result['memory_ratio']:.2f} times the memory")
+    if not result["same_training"]:
+        print("NOT THE SAME TRAINING: the mean losses or the learning rates differ")
     if args.device == "cpu":
-        share = median(best, "conv_share")
-        result |= {"conv_share": share, "bound": 1 / share}
-        print(f"PyTorch holds {median(best, 'start_rss_mb'):.0f} MB before the first step, and "
-              f"spends {100 * share:.0f}% of a step in convolutions:\nat equal convolutions the "
-              f"bound is {result['bound']:.2f}")
-    sys.stdout.flush()
+        print(f"PyTorch holds {result['start_rss_mb']:.0f} MB before the first step, and "
+              f"spends {100 * result['conv_share']:.0f}% of a step in convolutions:\nat equal "
+              f"convolutions the bound is {result['bound']:.2f}")
 
 
 def main():
@@ -155,6 +193,9 @@ def main():
     parser.add_argument("--steps", type=int, help="default: an epoch on a GPU; "
                         "40 for wrn-10-1 on the CPU, fewer for larger")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer", action="append", help="one of PyTorch's programs; may be repeated; "
+                        f"default: {', '.join(OnCpu.peers)}; on a GPU {', '.join(OnGpu.peers)}, "
+                        f"and there is {', '.join(OnGpu.more)}")
     parser.add_argument("--wrn-train", type=Path, default=ROOT / "build/wrn_train")
     parser.add_argument("--data-path", type=Path, required=True,
                         help="directory of CIFAR-10's .bin files")
@@ -164,12 +205,19 @@ def main():
     args.precision = args.precision or ("bf16" if args.device == "cuda" else "fp32")
     if not args.wrn_train.is_file():
         parser.error(f"--wrn-train {args.wrn_train}: no such file; build it first")
-    results = []
+    programs = args.on.peers | args.on.more
+    args.peers = {peer: programs[peer] for peer in args.peer or args.on.peers if peer in programs}
+    if len(args.peers) < len(args.peer or []):
+        parser.error(f"--peer: not one of {', '.join(programs)}")
+    done, ok = [], True
     for model in args.model or args.on.models:
-        results.append(compare(model, args))
-        print_table(results[-1], args)
-        if args.json:
-            args.json.write_text(json.dumps(results, indent=1) + "\n")
+        for result in compare(model, args):
+            if args.json:
+                args.json.write_text(json.dumps([*done, result], indent=1) + "\n")
+            print_table(result, args)
+        done.append(result)
+        ok = ok and "errors" not in result and result["same_training"]
+    sys.exit(0 if ok else 1)
 
 
 if __name__ == "__main__":

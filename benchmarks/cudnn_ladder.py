@@ -70,13 +70,16 @@ def convolution(shape, direction):
     where = {"stride": [stride] * 2, "padding": [r // 2] * 2, "dilation": [1, 1],
              "transposed": False, "output_padding": [0, 0], "groups": 1}
 
+    outputs = [None] * copies  # kept, or all would be written to the same place in the L2
+
     def call(i):
         i %= copies
         if direction == "fprop":
-            return torch.ops.aten.convolution(x[i], weights[i], None, **where)
-        return torch.ops.aten.convolution_backward(
-            dy[i], x[i], weights[i], None, **where,
-            output_mask=[direction == "dgrad", direction == "wgrad", False])
+            outputs[i] = torch.ops.aten.convolution(x[i], weights[i], None, **where)
+        else:
+            outputs[i] = torch.ops.aten.convolution_backward(
+                dy[i], x[i], weights[i], None, **where,
+                output_mask=[direction == "dgrad", direction == "wgrad", False])
     return call, n * p * q * k * r * r * c
 
 
@@ -99,7 +102,7 @@ def main():
     if not torch.cuda.is_available():
         sys.exit("cudnn_ladder: PyTorch finds no GPU")
     results = json.loads(options.json.read_text())
-    if results["device"] != torch.cuda.get_device_name():
+    if not results["device"].startswith(torch.cuda.get_device_name() + " ("):
         sys.exit(f"cudnn_ladder: {options.json} is of the {results['device']}, this is the "
                  f"{torch.cuda.get_device_name()}")
     torch.backends.cudnn.benchmark = True

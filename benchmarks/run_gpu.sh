@@ -1,50 +1,65 @@
 #!/usr/bin/env bash
 # Every measurement that needs a GPU, in the order of their worth, within a time: the ratios to PyTorch,
-# each from one run; the convolutions' fastest kernels (OUT/choices.inc); the time of every kernel and of
-# every step; a training run. It needs what tests/gpu_bundle.sh gathered, a driver, and for the ratios a
-# python3 with torch, numpy and safetensors.
+# each from one run; the convolutions' fastest kernels (OUT/choices.inc) and what cuDNN takes; the time of
+# every kernel and of every step; a training run. It needs what tests/gpu_bundle.sh gathered, a driver,
+# and for the ratios a python3 with torch, numpy and safetensors.
 # usage: BUNDLE/run_gpu.sh OUT SECONDS [DATA_PATH]
 #
 # DATA_PATH: CIFAR-10's binary files, for the training run; without them the speeds are measured on as
 # many drawn images, and the training run is left out. BUNDLE: the folder of this script.
-# OUT/gpu.json and OUT/gpu.md say how each stage ended; their results are the other files there.
+# OUT/gpu.json and OUT/gpu.md say, from the first stage on, how each ended; their results are the other
+# files there. Where the first stage fails, the others do without what is new on Hopper, if that works.
 set -uo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \?//p' "$0" | sed '$d' >&2; exit 2; }
-end=$(($(date +%s) + $2))
 data=$([ -n "${3:-}" ] && realpath "$3")
-. "$(dirname "$0")/gpu_stages.sh" "$1" "$(dirname "$0")"
+. "$(dirname "$0")/gpu_stages.sh" "Benchmarks on a GPU" "$1" "$2"
 export WRN_TRAIN=$bundle/bin/wrn_train
+
+# Whether v5's tests pass and a step runs.
+smoke() {
+  "$bundle/bin/test_cuda_hopper" && "$bundle/bin/bench_step" --model wrn-28-10 --runs 1
+}
+export -f smoke
+for WRN_WITHOUT in "${WRN_WITHOUT:-}" overlap hopper; do
+  export WRN_WITHOUT
+  stage "smoke${WRN_WITHOUT:+_without_$WRN_WITHOUT}" 60 bash -c smoke && break
+done
 
 images=${data:-$out/drawn}
 if [ -z "$data" ]; then
   rm -rf "$images"
   stage images 120 "$bundle/bin/wrn_synthetic" --train 50000 --test 10000 "$images"
 fi
-compare=(python3 "$bundle/benchmarks/compare_pytorch.py" --device cuda --data-path "$images"
-         --wrn-train "$WRN_TRAIN")
-stage pytorch_28_10 400 "${compare[@]}" --json "$out/pytorch_28_10.json" --model wrn-28-10 --rounds 1
-step() {  # NETWORK [FLAG]
-  local name=step_$1${2:+_${2#--}}
-  name=${name//-/_}
-  stage "$name" 60 "$bundle/bin/bench_step" --model "wrn-$1" ${2:+"$2"} --json "$out/$name.json"
+compare() {  # NAME SECONDS FLAGS...
+  local name=$1 limit=$2
+  shift 2
+  stage "$name" "$limit" python3 "$bundle/benchmarks/compare_pytorch.py" --device cuda \
+    --data-path "$images" --wrn-train "$WRN_TRAIN" --json "$out/$name.json" "$@"
 }
+step() {  # NETWORK
+  local name=step_${1//-/_}${WRN_WITHOUT:+_without_$WRN_WITHOUT}
+  stage "$name" 60 "$bundle/bin/bench_step" --model "wrn-$1" --json "$out/$name.json"
+}
+without_overlap() { WRN_WITHOUT=${WRN_WITHOUT:-overlap} "$@"; }
+ladder() {  # K
+  stage "ladder_$1" 120 "$bundle/bin/bench_ladder" --widen "$1" --only bf16 --seconds 0.1 --json "$out/ladder_$1.json"
+  stage "ladder_cudnn_$1" 120 python3 "$bundle/benchmarks/cudnn_ladder.py" --seconds 0.1 "$out/ladder_$1.json"
+}
+compare pytorch_28_10 300 --model wrn-28-10 --rounds 1
 step 28-10
-step 28-10 --no-overlap
+without_overlap step 28-10
 stage tune 120 "$bundle/bin/tune" --commit "$(cat "$bundle/commit")" --out "$out/choices.inc"
+compare pytorch_16_4_40_4 300 --model wrn-16-4 --model wrn-40-4 --rounds 1
+ladder 10
+stage kernels 100 "$bundle/bin/bench_kernels" --widen 10 --benchmark_out="$out/kernels.json"
+step 16-4
+without_overlap step 16-4
+step 40-4
+compare pytorch_rounds 1200 --rounds 3
 stage ladder 200 "$bundle/bin/bench_ladder" --json "$out/ladder.json"
 stage ladder_cudnn 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder.json"
-stage pytorch_16_4_40_4 400 "${compare[@]}" --json "$out/pytorch_16_4_40_4.json" \
-  --model wrn-16-4 --model wrn-40-4 --rounds 3
-step 16-4
-step 16-4 --no-overlap
-step 40-4
-stage pytorch_28_10_rounds 600 "${compare[@]}" --json "$out/pytorch_28_10_rounds.json" \
-  --model wrn-28-10 --rounds 3
-stage kernels 200 "$bundle/bin/bench_kernels" --widen 10 --benchmark_out="$out/kernels.json"
-for k in 1 2 4 8 12; do
-  stage "ladder_$k" 120 "$bundle/bin/bench_ladder" --widen $k --only bf16 --json "$out/ladder_$k.json"
-  stage "ladder_cudnn_$k" 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder_$k.json"
-done
+for k in 1 2 4 8 12; do ladder $k; done
+compare pytorch_autotuned 600 --model wrn-28-10 --rounds 1 --peer autotune+graph
 [ -n "$data" ] && stage training 3600 "$bundle/benchmarks/time_to_accuracy.sh" "$out" "$data"
 [ -z "$data" ] && rm -r "$images"
-python3 "$bundle/gpu_report.py" summary "Benchmarks on a GPU" "$out" "$bundle/commit"
+report

@@ -9,10 +9,12 @@ flipped and cropped alike, in the same order, by the same recipe. Two uses:
   torch_peer.py --data-path DIR --model wrn-16-1 --steps 40 --memory-format channels_last
       trains for that many steps and prints speed and memory as JSON; on the CPU the share of
       convolutions, too. The making of batches, what a mode prepares, and the first two steps are
-      not timed; the profiled steps follow the timed ones.
+      not timed; the profiled steps follow the timed ones. On a GPU the steps are done three times
+      over: the first time for their mean loss, and timed the other two.
 
-On a GPU there are four modes: eager, or by torch.compile; and either launched step by step or
-captured in a CUDA graph, whose replay is a step. bf16 is autocast's, over fp32 weights.
+On a GPU there are five modes: eager, or by torch.compile, with or without its search for the
+fastest kernels (autotune, only in a graph); and launched step by step or captured in a CUDA graph,
+whose replay is a step. bf16 is autocast's, over fp32 weights.
 """
 import argparse
 import contextlib
@@ -33,7 +35,9 @@ from torch_wrn import WideResNet  # noqa: E402
 from whitening import Whitening  # noqa: E402
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-MODES = ("eager", "graph", "compile", "compile+graph")
+WARM_UP = 2  # steps, on the CPU
+TIMED_EPOCHS = 2  # on a GPU
+MODES = ("eager", "graph", "compile", "compile+graph", "autotune+graph")
 
 
 # ---- data ---------------------------------------------------------------------------------------
@@ -120,14 +124,18 @@ def autocast(args):
 
 
 def train_step(model, optimizer, x, labels, args):
-    """-> the loss and the number of errors, still on the device."""
+    """-> the loss and the logits, still on the device."""
     with autocast(args):
         logits = model(x)
     loss = F.cross_entropy(logits.float(), labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return loss.detach(), (logits.argmax(1) != labels).sum()
+    return loss.detach(), logits.detach()
+
+
+def errors_of(logits, labels):
+    return (logits.argmax(1) != labels).sum().item()
 
 
 class Mean:
@@ -136,14 +144,14 @@ class Mean:
     def __init__(self):
         self.count = self.loss = self.errors = 0
 
-    def add(self, loss, errors, count):
-        """Numbers, or tensors on the device, which summary() then waits for."""
-        self.count, self.loss, self.errors = (self.count + count, self.loss + loss * count,
-                                              self.errors + errors)
+    def add(self, loss, logits, labels):
+        count = len(labels)
+        self.count, self.loss, self.errors = (self.count + count, self.loss + loss.item() * count,
+                                              self.errors + errors_of(logits, labels))
 
     def summary(self, split):
-        return {f"{split}_loss": float(self.loss) / self.count,
-                f"{split}_error": 100 * float(self.errors) / self.count}
+        return {f"{split}_loss": self.loss / self.count,
+                f"{split}_error": 100 * self.errors / self.count}
 
 
 @torch.no_grad()
@@ -153,8 +161,7 @@ def evaluate(model, batches, args):
     for x, labels in batches:
         with autocast(args):
             logits = model(x).float()
-        total.add(F.cross_entropy(logits, labels).item(),
-                  (logits.argmax(1) != labels).sum().item(), len(labels))
+        total.add(F.cross_entropy(logits, labels), logits, labels)
     model.train()
     return total.summary("test")
 
@@ -169,8 +176,7 @@ def train(model, data, args):
                 group["lr"] = args.lr * 0.2 ** sum(drop <= epoch for drop in drops)
         start, total = time.perf_counter(), Mean()
         for x, labels in data.training_batches(epoch):
-            loss, errors = train_step(model, optimizer, x, labels, args)
-            total.add(loss.item(), errors.item(), len(labels))
+            total.add(*train_step(model, optimizer, x, labels, args), labels)
         seconds = time.perf_counter() - start
         line = {"epoch": epoch + 1, "lr": optimizer.param_groups[0]["lr"], **total.summary("train"),
                 **evaluate(model, data.test_batches(), args), "seconds": time.perf_counter() - start,
@@ -189,8 +195,7 @@ def timed_steps(step, batches):
     seconds, total = [], Mean()
     for x, labels in batches:
         start = time.perf_counter()
-        loss, errors = step(x, labels)
-        total.add(loss.item(), errors.item(), len(labels))
+        total.add(*step(x, labels), labels)
         seconds.append(time.perf_counter() - start)
     return seconds, total
 
@@ -204,12 +209,12 @@ def convolution_share(step, batches):
                ) / (sum(seconds) * 1e6)
 
 
-def measure_on_cpu(model, data, args, warm_up):
+def measure_on_cpu(model, data, args):
     start_rss_mb = peak_rss_mb()
     optimizer = make_optimizer(model, args)
     def step(x, labels): return train_step(model, optimizer, x, labels, args)
     seconds, total = timed_steps(step, islice(data.training_batches(0), args.steps))
-    timed = seconds[warm_up:]
+    timed = seconds[WARM_UP:]
     record = {"images_per_second": len(timed) * args.batch_size / sum(timed),
               "peak_rss_mb": peak_rss_mb(), "start_rss_mb": start_rss_mb, "lr": args.lr,
               **total.summary("train")}
@@ -217,67 +222,88 @@ def measure_on_cpu(model, data, args, warm_up):
     return record
 
 
-def captured(step, model, optimizer, batch):
-    """-> a function that does `step` by replaying a CUDA graph of it. Capturing has to be preceded
-    by steps in another stream, whose effects are undone here."""
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    static = [x.clone() for x in batch]
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            step(*static)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = step(*static)
-    model.load_state_dict(before)  # copies into the tensors that the graph knows
+def undone(prepare, model, optimizer):
+    """Does what trains some steps, and takes them back."""
+    values = model.state_dict().values()
+    before = [value.clone() for value in values]
+    prepare()
+    for value, old in zip(values, before):
+        value.copy_(old)  # into the tensors that a graph knows
     for state in optimizer.state.values():
         state["momentum_buffer"].zero_()
+
+
+def captured(step, batch, stream):
+    """-> a function that does `step` by replaying a CUDA graph of it, and the most bytes that were
+    in use while it was captured: a replay uses the same. It has to be preceded by steps."""
+    static = [x.clone() for x in batch]
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        step(*static)
+    peak = torch.cuda.max_memory_allocated()
 
     def replay(*inputs):
         for mine, given in zip(static, inputs):
             mine.copy_(given)
         graph.replay()
-        return results
-    return replay
+    return replay, peak
 
 
-def measure_on_gpu(model, data, args, warm_up):
+def measure_on_gpu(model, data, args):
     """Steps are launched without waiting; the device's clock is read once before and once after."""
     batches = list(islice(data.training_batches(0), args.steps))
     optimizer = make_optimizer(model, args)
-    compiled = torch.compile(model) if "compile" in args.mode else model
-    def step(x, labels): return train_step(compiled, optimizer, x, labels, args)
-    if "compile" in args.mode:  # now, and not in the timed steps; undone as in captured()
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        step(*batches[0])
-        model.load_state_dict(before)
-        optimizer.state.clear()
-    if "graph" in args.mode:
-        step = captured(step, model, optimizer, batches[0])
-    total, (begin, end) = Mean(), (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    for i, (x, labels) in enumerate(batches):
-        if i == warm_up:
-            begin.record()
-        loss, errors = step(x, labels)
-        total.add(loss, errors, len(labels))
-    end.record()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.num_batches_tracked = None  # spares a kernel each
+    network = model
+    if "compile" in args.mode or "autotune" in args.mode:
+        network = torch.compile(model, mode="max-autotune-no-cudagraphs"
+                                if "autotune" in args.mode else None)
+    loss_sum = torch.zeros((), device=args.device)
+
+    def step(x, labels):
+        loss_sum.add_(train_step(network, optimizer, x, labels, args)[0])
+
+    def epoch():
+        for batch in batches:
+            step(*batch)
+
+    stream, peak = torch.cuda.Stream(), None
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # all in one: a graph must not meet what is left in another
+        # Compiles, and lets cuDNN search, whose memory does not count.
+        undone(lambda: [step(*batches[0]) for _ in range(3)], model, optimizer)
+        if "graph" in args.mode:
+            step, peak = captured(step, batches[0], stream)
+        else:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        loss_sum.zero_()
+        epoch()
+        mean_loss = loss_sum.item() / args.steps
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(TIMED_EPOCHS):
+            epoch()
+        end.record()
     torch.cuda.synchronize()
     seconds = begin.elapsed_time(end) / 1000
     # All that it holds but the batches, which would come one by one.
     held = sum(x.numel() * x.element_size() for batch in batches[1:] for x in batch)
-    return {"images_per_second": (args.steps - warm_up) * args.batch_size / seconds,
-            "peak_device_mb": (torch.cuda.max_memory_allocated() - held) / 2**20, "lr": args.lr,
-            "device": torch.cuda.get_device_name(), **total.summary("train")}
+    return {"images_per_second": TIMED_EPOCHS * args.steps * args.batch_size / seconds,
+            "peak_device_mb": ((peak or torch.cuda.max_memory_allocated()) - held) / 2**20,
+            "lr": args.lr, "device": torch.cuda.get_device_name(), "train_loss": mean_loss}
 
 
-def measure(model, data, args, warm_up=2):
-    if not warm_up < args.steps <= len(data.labels) // args.batch_size:
-        raise SystemExit(f"torch_peer: --steps {args.steps}: must be more than {warm_up} and at "
+def measure(model, data, args):
+    if not WARM_UP < args.steps <= len(data.labels) // args.batch_size:
+        raise SystemExit(f"torch_peer: --steps {args.steps}: must be more than {WARM_UP} and at "
                          f"most an epoch, {len(data.labels) // args.batch_size}")
     on_device = measure_on_gpu if args.device == "cuda" else measure_on_cpu
-    print(json.dumps(on_device(model, data, args, warm_up)), file=args.output)
+    print(json.dumps(on_device(model, data, args)), file=args.output)
 
 
 def main():

@@ -60,15 +60,16 @@ __global__ void __launch_bounds__(kMergeThreads, 1)
   dgamma[c] = all.dy_x.at[0] * rsqrtf(spread + epsilon);
 }
 
-/// As many norms as a kernel's parameters have room for.
+/// As many norms as fit into the 4 KB of a kernel's parameters, beside a pointer.
 struct Norms {
-  static constexpr int kMost = 64;
+  static constexpr int kMost = 63;
   struct Norm {
     RunningStatistics statistics;
     float unbiased;  // rows / (rows - 1)
   };
   Norm at[kMost];
 };
+static_assert(sizeof(Norms) + sizeof(Metrics*) <= 4096);
 
 /// A row of blocks for each norm.
 __global__ void update_running_statistics_kernel(const __grid_constant__ Norms norms,

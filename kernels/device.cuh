@@ -50,7 +50,7 @@ using simt::shared_storage;
 /// have left: so it does not cost the time of a launch. Here it waits for that kernel's end and
 /// sees its memory, and lets the next one in behind its own blocks. As every kernel of ours waits,
 /// what ends has seen the end of all before it; those of libraries are launched in the ordinary
-/// way. (PTX ISA, griddepcontrol.)
+/// way, or wait as well. (PTX ISA, griddepcontrol.)
 #if defined(__CUDACC__)
 __device__ __forceinline__ void wait_for_previous_kernels() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -86,7 +86,7 @@ void launch(const Kernel<P...>& kernel, dim3 grid, dim3 block, std::size_t share
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &early;
-  config.numAttrs = context.overlaps_kernels && context.runtime().is_hopper() ? 1 : 0;
+  config.numAttrs = context.overlaps_kernels ? 1 : 0;
   WRN_CUDA_CALL(cudaLaunchKernelEx(&config, kernel.function, P(args)...),
                 "{}, grid {} x {} x {}, block {} x {} x {}, {} bytes shared", kernel.name, grid.x,
                 grid.y, grid.z, block.x, block.y, block.z, shared);

@@ -78,6 +78,12 @@ __device__ __forceinline__ void wait(Barrier& barrier, unsigned parity) {
 __device__ __forceinline__ void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
+/// The same of global memory: what kernels before have stored there, which the thread has waited
+/// for, comes before the boxes that it will load. The end of a kernel sees to that by itself; of
+/// griddepcontrol.wait the PTX ISA does not say so, and once for a loading thread costs nothing.
+__device__ __forceinline__ void fence_async_proxy_of_global() {
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+}
 /// A store to shared memory that the asynchronous proxy will read. The emulation keeps whose it is.
 __device__ __forceinline__ void store_shared(void* p, unsigned value) {
   *static_cast<unsigned*>(p) = value;
@@ -278,6 +284,7 @@ inline int thread_of_warpgroup() { return static_cast<int>(threadIdx.x) % kWarpg
 using simt::arrive, simt::arrive_expecting, simt::commit_products, simt::commit_stores;
 using simt::fence_async_proxy, simt::fence_barrier_init, simt::init_barrier, simt::load_box;
 using simt::load_shared, simt::named_barrier, simt::store_box, simt::store_shared, simt::wait;
+inline void fence_async_proxy_of_global() {}  // boxes are loaded from the memory that all see
 template <int kNewest>
 void wait_for_stores() {
   simt::wait_for_stores(kNewest);

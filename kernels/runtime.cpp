@@ -1,6 +1,8 @@
 #include "kernels/runtime.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 namespace wrn {
 namespace {
@@ -79,6 +81,12 @@ CudaError::CudaError(cudaError_t code_, const std::string& call, const char* fil
 
 namespace {
 
+#if defined(WRN_SM90A)
+constexpr bool kBuiltForHopper = true;
+#else
+constexpr bool kBuiltForHopper = false;
+#endif
+
 Stream make_stream() {
   cudaStream_t stream = nullptr;
   WRN_CUDA_CALL(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -98,19 +106,21 @@ Staging::Staging() {
   }
 }
 
+bool without(std::string_view what) {
+  const char* given = std::getenv("WRN_WITHOUT");
+  const std::string_view value = given == nullptr ? "" : given;
+  if (!value.empty() && value != "hopper" && value != "overlap") {
+    fail("WRN_WITHOUT={}: not hopper or overlap", value);
+  }
+  return value == what;
+}
+
 Runtime::Runtime()
     : device(properties()),
+      is_hopper(kBuiltForHopper && device.major == 9 && device.minor == 0 && !without("hopper")),
       choices(measured_choices(device.multiProcessorCount)),
       stream(make_stream()),
       blas(stream.get()) {}
-
-bool Runtime::is_hopper() const {
-#if defined(WRN_SM90A)
-  return device.major == 9 && device.minor == 0;
-#else
-  return false;
-#endif
-}
 
 void upload(void* device, const void* host, std::size_t bytes, Context& context) {
   WRN_CHECK(bytes <= kUploadBytes, "an upload of {} bytes", bytes);

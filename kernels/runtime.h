@@ -64,16 +64,19 @@ struct Staging {
   std::uint64_t uploads = 0;
 };
 
+/// Whether the environment's WRN_WITHOUT, "hopper" or "overlap", asks to do without it, to see
+/// whether that is what goes wrong. Throws where it says anything else.
+bool without(std::string_view what);
+
 /// What a Context on CUDA holds.
 struct Runtime {
   Runtime();
   /// What convolutions are cut into tiles for.
   Target target() const { return {device.multiProcessorCount, choices}; }
 
-  /// Whether the GPU is a Hopper and this build has code of its own for it, 90a.
-  bool is_hopper() const;
-
   cudaDeviceProp device;
+  /// Whether the GPU is a Hopper, this build has code of its own for it, 90a, and is to use it.
+  bool is_hopper;
   std::span<const Choice> choices;  // measured on GPUs like this one
   Stream stream;
   Staging staging;

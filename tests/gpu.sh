@@ -1,48 +1,66 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, in one command: correctness, compute-sanitizer, a training run
-# against a reference, timings of the ladder. It runs on a machine that has a driver, cuBLAS and
+# Everything about correctness that only a GPU can show, in one command: the kernels' tests, a training
+# run against a reference, compute-sanitizer. It runs on a machine that has a driver, cuBLAS and
 # python3, and needs no compiler, no packages, no network and no git: tests/gpu_bundle.sh gathered
 # all the rest.
-# usage: tests/gpu.sh OUT [BUNDLE]      BUNDLE: default the folder of this script
+# usage: BUNDLE/gpu.sh OUT [SECONDS]      SECONDS: for all of it, 600 by default
 #
 # Each stage has a time limit of its own and its output in OUT/STAGE.log; OUT/gpu.json and OUT/gpu.md
-# say how each ended. The exit status is 0 if none failed. A stage whose tool is missing is skipped.
+# say, from the first stage on, how each ended. The exit status is 0 if none failed. A stage whose tool
+# is missing is skipped.
 set -uo pipefail
-[ $# -ge 1 ] || { echo "usage: gpu.sh OUT [BUNDLE]" >&2; exit 2; }
-. "$(dirname "$0")/gpu_stages.sh" "$1" "${2:-$(dirname "$0")}"
+[ $# -ge 1 ] || { echo "usage: gpu.sh OUT [SECONDS]" >&2; exit 2; }
+. "$(dirname "$0")/gpu_stages.sh" "Tests on a GPU" "$1" "${2:-600}"
 export WRN_GOLDEN_DIR=$bundle/golden
 
-# sanitize TOOL: the kernels' tests, with few convolutions, under a tool of compute-sanitizer. For
-# initcheck the tests leave fresh memory as it is, instead of filling it with NaNs.
-sanitize() {
-  [ "$1" = initcheck ] && export WRN_UNWRITTEN=1
-  command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer"; return 77; }
-  local program
-  for program in "$bundle"/bin/test_cuda_*; do
-    WRN_SMALL=1 compute-sanitizer --tool "$1" --error-exitcode 1 --print-limit 20 "$program" || return 1
-  done
+# The tests of a program. Catch2 ends with the number of failures, which may look like anything else.
+tests() {
+  "$bundle/bin/$1" --durations yes || return 1
 }
 
-# train: the run of reference.flags in fp32, its losses within 1% of those recorded on the CPU.
-train() {
+# The same, each case in a process of its own: a fault on the GPU ends all that its process does there.
+tests_by_case() {
+  local name status=0
+  while IFS= read -r name; do
+    timeout -s KILL 20 "$bundle/bin/$1" --durations yes "${name//,/\\,}" || { echo "FAILED: $name"; status=1; }
+  done < <("$bundle/bin/$1" --list-test-names-only || "$bundle/bin/$1" --list-tests --verbosity quiet)
+  return $status
+}
+
+# The run of reference.flags in fp32, its losses within 1% of those recorded on the CPU.
+training() {
   # shellcheck disable=SC2046
   "$bundle/bin/wrn_train" $(cat "$bundle/reference.flags") --data-path "$out/synthetic" \
     --device cuda --precision fp32 -o "$out/run" --overwrite --quiet &&
     python3 "$bundle/gpu_report.py" compare "$out/run/metrics.jsonl" "$bundle/reference.jsonl"
 }
 
-ladder() {
-  "$bundle/bin/bench_ladder" --json "$out/ladder.json" &&
-    python3 "$bundle/ladder_table.py" "$out/ladder.json" --print >"$out/ladder.md"
+# sanitize TOOL PROGRAM: a program's tests, with few convolutions, under a tool of compute-sanitizer. For
+# initcheck the tests leave fresh memory as it is, instead of filling it with NaNs.
+sanitize() {
+  [ "$1" = initcheck ] && export WRN_UNWRITTEN=1
+  command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer"; return 77; }
+  WRN_SMALL=1 compute-sanitizer --tool "$1" --error-exitcode 1 --print-limit 20 "$bundle/bin/$2" || return 1
 }
 
-export -f sanitize train ladder
-for program in "$bundle"/bin/test_*; do
-  stage "$(basename "$program")" 300 "$program"
+export -f tests tests_by_case training sanitize
+programs=(test_cuda_conv test_cuda_fused test_cuda_preact_conv test_cuda_training test_cuda_batch_norm
+          test_cuda_kernels test_golden test_tape test_ops)
+# At the same time, as what takes long is the arithmetic on the CPU that they compare with.
+start test_cuda_hopper 90 bash -c "tests_by_case test_cuda_hopper"
+for program in "${programs[@]}"; do
+  start "$program" 120 bash -c "tests $program"
 done
+start training 120 bash -c training
+join
+for program in "${programs[@]}"; do
+  grep -qP "^$program\t0\t" stages.tsv || start "${program}_by_case" 120 bash -c "tests_by_case $program"
+done
+join
 for tool in memcheck racecheck initcheck; do
-  stage "sanitizer_$tool" 300 bash -c "sanitize $tool"
+  for program in hopper conv fused preact_conv batch_norm kernels training; do
+    start "${tool}_$program" 100 bash -c "sanitize $tool test_cuda_$program"
+  done
+  join
 done
-stage training 300 bash -c train
-stage ladder 300 bash -c ladder
-python3 "$bundle/gpu_report.py" summary "Tests on a GPU" "$out" "$bundle/commit"
+report

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Gathers what tests/gpu.sh needs on a machine that has a GPU and little else: the programs of a CUDA
-# build, the shared libraries that they were linked with, the golden files, and the losses of a
-# short run on the CPU to compare the GPU's with.
-# usage: tests/gpu_bundle.sh BUILD_DIRECTORY BUNDLE_DIRECTORY
+# Gathers what tests/gpu.sh and benchmarks/run_gpu.sh need on a machine that has a GPU and little else: the
+# programs of a CUDA build, the shared libraries that they were linked with, the golden files, and the
+# losses of a short run on the CPU to compare the GPU's with. BUNDLE_DIRECTORY.tar.xz is all of it, small
+# enough to be sent anywhere; `python3 -m tarfile -e` unpacks it where there is no xz.
+# usage: tests/gpu_bundle.sh BUILD_DIRECTORY BUNDLE_DIRECTORY     needs patchelf and xz
 set -euo pipefail
+command -v patchelf >/dev/null || { echo "gpu_bundle: patchelf is needed (apt install patchelf)" >&2; exit 1; }
 build=$(realpath "$1")
 source=$(realpath "$(dirname "$0")/..")
 mkdir -p "$2"
@@ -17,6 +19,8 @@ mkdir -p "$bundle/bin" "$bundle/lib" "$bundle/golden"
 for program in "${programs[@]}"; do
   [ -x "$build/$program" ] || { echo "gpu_bundle: $build/$program is missing; build it" >&2; exit 1; }
   strip -o "$bundle/bin/$program" "$build/$program"
+  # It finds its libraries by itself: LD_LIBRARY_PATH would have Python find them, too.
+  patchelf --force-rpath --set-rpath '$ORIGIN/../lib' "$bundle/bin/$program"
   # All but what belongs to the C library, which every Linux has and which must be its own.
   ldd "$build/$program" | awk '$3 ~ /^\// && $1 !~ /^lib(c|m|dl|rt|pthread)\.so/ { print $3 }'
 done | sort -u | xargs -I{} cp -L {} "$bundle/lib/"
@@ -38,4 +42,6 @@ trap 'rm -rf "$scratch"' EXIT
   -o "$scratch/run" --quiet >/dev/null
 cp "$scratch/run/metrics.jsonl" "$bundle/reference.jsonl"
 git -C "$source" rev-parse HEAD >"$bundle/commit" 2>/dev/null || echo unknown >"$bundle/commit"
-du -sh "$bundle"
+# The programs hold the same kernels: a window as large as several of them.
+tar c -C "$(dirname "$bundle")" "$(basename "$bundle")" | xz -T1 --lzma2=preset=2,dict=256MiB >"$bundle.tar.xz"
+du -sh "$bundle" "$bundle.tar.xz"

@@ -7,6 +7,7 @@
 """
 import datetime
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -33,7 +34,14 @@ def compare(metrics, reference):
 
 
 def outcome(status):
-    return {0: "passed", 77: "skipped", 124: "ran out of time"}.get(status, f"failed ({status})")
+    return {0: "passed", 77: "skipped", 137: "ran out of time"}.get(status, f"failed ({status})")
+
+
+def replace(path, text):
+    """Stages that end at the same time write the same file."""
+    own = path.with_suffix(f".{os.getpid()}")
+    own.write_text(text)
+    own.replace(path)
 
 
 def summary(title, out, commit_file):
@@ -46,12 +54,12 @@ def summary(title, out, commit_file):
     result = {"gpu": (out / "gpu.txt").read_text().strip(),
               "date": datetime.date.today().isoformat(),
               "commit": Path(commit_file).read_text().strip(), "stages": stages}
-    (out / "gpu.json").write_text(json.dumps(result, indent=1) + "\n")
+    replace(out / "gpu.json", json.dumps(result, indent=1) + "\n")
     rows = "".join(f"| {s['stage']} | {s['outcome']} | {s['seconds']} |\n" for s in stages)
-    (out / "gpu.md").write_text(f"# {title}\n\n{result['gpu']} (name, driver, memory, clock); "
-                                f"{result['date']}; commit {result['commit']}\n\n"
-                                f"| stage | outcome | seconds |\n|---|---|---|\n{rows}")
-    print((out / "gpu.md").read_text())
+    text = (f"# {title}\n\n{result['gpu']} (name, driver, memory, clock); {result['date']}; "
+            f"commit {result['commit']}\n\n| stage | outcome | seconds |\n|---|---|---|\n{rows}")
+    replace(out / "gpu.md", text)
+    print(text)
     sys.exit(any(s["outcome"] not in ("passed", "skipped") for s in stages))
 
 

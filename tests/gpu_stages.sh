@@ -1,37 +1,69 @@
 # shellcheck shell=bash
-# What tests/gpu.sh and benchmarks/run_gpu.sh have in common; for sourcing, with the arguments OUT and
-# BUNDLE. Sets `out` and `bundle`, defines `stage`, ends the script where there is no GPU, and goes to OUT.
-out=$(mkdir -p "$1" && realpath "$1") || exit 2
-bundle=$(realpath "$2") || exit 2
+# What tests/gpu.sh and benchmarks/run_gpu.sh have in common; for sourcing, with the arguments TITLE, OUT
+# and SECONDS. Sets `out` and `bundle`, defines `stage`, ends the script where there is no GPU, and goes
+# to OUT. The bundle is the folder of this file.
+title=$1
+out=$(mkdir -p "$2" && realpath "$2") || exit 2
+end=$(($(date +%s) + $3))
+bundle=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
 command -v python3 >/dev/null || { echo "$(basename "$0"): python3 is needed for the report" >&2; exit 2; }
-export LD_LIBRARY_PATH=$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export out bundle
-stages=$out/stages.tsv
-: >"$stages"
+PATH=$PATH:/usr/local/cuda/bin
+export out bundle PYTHONUNBUFFERED=1
+# cuBLAS may be there as a Python wheel alone.
+[ -n "${WRN_CUBLAS:-}" ] || WRN_CUBLAS=$(python3 -c '
+import glob, sysconfig
+print(*glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib/libcublas.so.1[23]")[:1])')
+export WRN_CUBLAS
 cd "$out" || exit 1
+: >stages.tsv
 
-# stage NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, how it ended to stages.tsv. Where `end` is
-# set, a stage gets no more time than is left until then (a second of `date +%s`), and is skipped when
-# that is little.
+report() {
+  python3 "$bundle/gpu_report.py" summary "$title" "$out" "$bundle/commit"
+}
+
+# stage NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, how it ended to stages.tsv and the report.
+# It gets no more time than is left until `end`, and is skipped when that is little. When its time is over,
+# all that it has started is killed: what hangs on a GPU heeds nothing else. A command that could not be
+# run here ends with 77. Returns 0 if the command did.
 stage() {
   local name=$1 limit=$2 begin status left
   shift 2
-  left=$((${end:-$(date +%s) + limit} - $(date +%s)))
-  [ $left -lt "$limit" ] && limit=$left
+  left=$((end - $(date +%s)))
   begin=$(date +%s.%N)
-  if [ "$limit" -lt 10 ]; then
+  if [ "$left" -lt "$limit" ] && [ "$left" -lt 10 ]; then
     status=77
-    echo "no time was left" >"$out/$name.log"
+    echo "no time was left" >"$name.log"
   else
-    timeout "$limit" "$@" >"$out/$name.log" 2>&1
-    status=$?
+    [ "$left" -lt "$limit" ] && limit=$left
+    # The shell would say that it was killed.
+    { timeout -s KILL "$limit" stdbuf -oL "$@" >"$name.log" 2>&1; status=$?; } 2>/dev/null
   fi
-  printf '%s\t%d\t%d\t%.1f\n' "$name" "$status" "$limit" "$(echo "$(date +%s.%N) $begin" | awk '{print $1 - $2}')" >>"$stages"
-  echo "$name: $([ $status = 0 ] && echo passed || { [ $status = 77 ] && echo skipped || echo "FAILED ($status)"; })"
+  printf '%s\t%d\t%d\t%s\n' "$name" "$status" "$limit" \
+    "$(echo "$(date +%s.%N) $begin" | awk '{printf "%.1f", $1 - $2}')" >>stages.tsv
+  case $status in
+    0) echo "$name: passed" ;;
+    77) echo "$name: skipped: $(tail -n 1 "$name.log")" ;;
+    *) echo "$name: FAILED ($status)"; tail -n 5 "$name.log" | cut -c 1-300 ;;
+  esac
+  report >/dev/null
+  return $status
+}
+
+# start NAME SECONDS COMMAND...: a stage beside those that were started before; join: when all have ended.
+started=()
+start() {
+  stage "$@" &
+  started+=($!)
+}
+join() {
+  wait "${started[@]}"
+  started=()
 }
 
 # Without a GPU everything would only be skipped.
-probe=$("$bundle/bin/wrn_train" --device cuda --data-path nowhere 2>&1)
-case "$probe" in *nowhere*) ;; *) echo "$(basename "$0"): $probe" >&2; exit 2 ;; esac
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader \
-  >"$out/gpu.txt" 2>&1
+probe=$(timeout -s KILL 60 "$bundle/bin/wrn_train" --device cuda --data-path nowhere 2>&1)
+case "$probe" in *nowhere*) ;; *) echo "$(basename "$0"): ${probe:-no answer from the GPU}" >&2; exit 2 ;; esac
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader >gpu.txt 2>&1
+nvidia-smi --query-gpu=timestamp,clocks.sm,power.draw,temperature.gpu --format=csv -lms 500 >clocks.csv 2>&1 &
+monitor=$!
+trap 'kill $monitor 2>/dev/null' EXIT

@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     drop_registers<40>();
     const int warp = static_cast<int>(threadIdx.x) % kWarpgroup / 32;
     if (threadIdx.x % 32 > 0 || warp > kConsumers) return;
+    fence_async_proxy_of_global();
     if (warp == kConsumers) {
       load_tiles<N, kAcrossB>(g, shared.ring_of_a(g.a_rows), shared.ring_of_b());
     } else {

@@ -101,6 +101,7 @@ __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constan
   if (warpgroup == kConsumers) {
     drop_registers<40>();
     if (threadIdx.x % kWarpgroup == 0) {
+      fence_async_proxy_of_global();
       load_tiles<N>(g, shared.ring_of_a(Tile<N>::kRows), shared.ring_of_b());
     }
     return;

@@ -136,6 +136,18 @@ class TestPrecision(CudaTest):
             self.assertEqual(self.settings()["precision"], then)
             self.assertEqual(self.config()["precision"], then)
 
+    def test_without_what_is_new_on_hopper(self):
+        """With and without the overlap of kernels: the same bits; by v4: nearly."""
+        runs = {}
+        for without in ("", "overlap", "hopper"):
+            runs[without] = self.dir / f"without-{without}"
+            self.run_program(*self.flags(precision="bf16"), "-o", runs[without],
+                             env=ENVIRONMENT | {"WRN_WITHOUT": without})
+        self.assert_same_run(runs[""], runs["overlap"])
+        self.assert_close_runs(runs["hopper"], runs[""], tolerance=1e-2)
+        self.fail_with(harness.RUNTIME, *self.flags(), "-o", self.out,
+                       env=ENVIRONMENT | {"WRN_WITHOUT": "v5"}, says="WRN_WITHOUT=v5")
+
     def test_evaluation_is_in_the_same_precision(self):
         self.succeed(*self.flags(precision="bf16", epochs=1), "-o", self.out)
         loss = read_metrics(self.out)[-1]["test_loss"]
