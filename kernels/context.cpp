@@ -55,7 +55,7 @@ Context::Context(Device device, int threads, Precision precision)
 #if defined(WRN_CUDA)
   if (device == Device::kCuda) {
     runtime_ = std::make_shared<cuda::Runtime>();
-    overlaps_kernels = runtime_->is_hopper && !cuda::without("overlap");
+    overlaps_kernels = !cuda::without("overlap");
     return;
   }
 #endif

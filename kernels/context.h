@@ -71,9 +71,9 @@ class Context {
   std::byte* workspace = nullptr;
   /// Whether every step of a Program is an NVTX range, for profilers (CUDA only).
   bool named_ranges = false;
-  /// Whether a kernel may come in before the one before it has ended: by default, where
-  /// Runtime::is_hopper (wait_for_previous_kernels() in device.cuh).
-  bool overlaps_kernels = false;
+  /// Whether a kernel may come in before the one before it has ended, on a Hopper in a build for
+  /// 90a (CUDA only; wait_for_previous_kernels() in device.cuh).
+  bool overlaps_kernels = true;
 
  private:
   Context(Precision precision);  // NOLINT(google-explicit-constructor)

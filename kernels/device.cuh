@@ -86,7 +86,7 @@ void launch(const Kernel<P...>& kernel, dim3 grid, dim3 block, std::size_t share
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &early;
-  config.numAttrs = context.overlaps_kernels ? 1 : 0;
+  config.numAttrs = context.overlaps_kernels && context.runtime().is_hopper() ? 1 : 0;
   WRN_CUDA_CALL(cudaLaunchKernelEx(&config, kernel.function, P(args)...),
                 "{}, grid {} x {} x {}, block {} x {} x {}, {} bytes shared", kernel.name, grid.x,
                 grid.y, grid.z, block.x, block.y, block.z, shared);

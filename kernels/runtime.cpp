@@ -81,12 +81,6 @@ CudaError::CudaError(cudaError_t code_, const std::string& call, const char* fil
 
 namespace {
 
-#if defined(WRN_SM90A)
-constexpr bool kBuiltForHopper = true;
-#else
-constexpr bool kBuiltForHopper = false;
-#endif
-
 Stream make_stream() {
   cudaStream_t stream = nullptr;
   WRN_CUDA_CALL(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -117,10 +111,18 @@ bool without(std::string_view what) {
 
 Runtime::Runtime()
     : device(properties()),
-      is_hopper(kBuiltForHopper && device.major == 9 && device.minor == 0 && !without("hopper")),
+      takes_hopper(!without("hopper")),
       choices(measured_choices(device.multiProcessorCount)),
       stream(make_stream()),
       blas(stream.get()) {}
+
+bool Runtime::is_hopper() const {
+#if defined(WRN_SM90A)
+  return takes_hopper && device.major == 9 && device.minor == 0;
+#else
+  return false;
+#endif
+}
 
 void upload(void* device, const void* host, std::size_t bytes, Context& context) {
   WRN_CHECK(bytes <= kUploadBytes, "an upload of {} bytes", bytes);

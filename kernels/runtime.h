@@ -74,9 +74,11 @@ struct Runtime {
   /// What convolutions are cut into tiles for.
   Target target() const { return {device.multiProcessorCount, choices}; }
 
-  cudaDeviceProp device;
   /// Whether the GPU is a Hopper, this build has code of its own for it, 90a, and is to use it.
-  bool is_hopper;
+  bool is_hopper() const;
+
+  cudaDeviceProp device;
+  bool takes_hopper;
   std::span<const Choice> choices;  // measured on GPUs like this one
   Stream stream;
   Staging staging;

@@ -40,10 +40,11 @@ stage() {
   fi
   printf '%s\t%d\t%d\t%s\n' "$name" "$status" "$limit" \
     "$(echo "$(date +%s.%N) $begin" | awk '{printf "%.1f", $1 - $2}')" >>stages.tsv
-  case $status in
-    0) echo "$name: passed" ;;
-    77) echo "$name: skipped: $(tail -n 1 "$name.log")" ;;
-    *) echo "$name: FAILED ($status)"; tail -n 5 "$name.log" | cut -c 1-300 ;;
+  case $status in  # in one piece, beside what other stages say
+    0) printf '%s\n' "$name: passed" ;;
+    77) printf '%s\n' "$name: skipped: $(tail -n 1 "$name.log")" ;;
+    *) printf '%s\n' "$name: FAILED ($status)
+$(tail -n 5 "$name.log" | cut -c 1-300)" ;;
   esac
   report >/dev/null
   return $status

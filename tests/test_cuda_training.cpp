@@ -116,7 +116,7 @@ State train(Device device, Precision precision = Precision::kFp32, bool overlaps
   WideResNetSpec spec = parse_model("wrn-10-1");
   spec.dropout = 0.3F;
   Training training(spec, 2, true, device, precision);
-  if (!overlaps) training.context().overlaps_kernels = false;
+  training.context().overlaps_kernels = overlaps;
   training.run(Training::kSteps);
   const Parameters& p = training.model().parameters();
   State result{p.values().read<float>(),

@@ -6,7 +6,7 @@ namespace wrn::cuda::v5 {
 
 bool supports(const ConvShape& s, Context& context) {
   check_shape(s);
-  return context.runtime().is_hopper && takes(s);
+  return context.runtime().is_hopper() && takes(s);
 }
 
 void check(const ConvShape& s, const void* a, const void* b, const void* out, Context& context) {
