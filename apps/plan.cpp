@@ -74,8 +74,11 @@ void print_memory(std::ostream& out, const Program& program, const Parameters& p
 
 }  // namespace
 
-std::optional<Ceilings> measured_ceilings(Precision precision) {
+std::optional<Ceilings> measured_ceilings(Precision precision, std::string_view device) {
   if (precision != Precision::kBf16) return std::nullopt;
+  if (device.find("H200") != std::string_view::npos) {
+    return Ceilings{"NVIDIA H200, measured", 788e12, 4.3e12, 132};
+  }
   return Ceilings{"NVIDIA H100, measured", 798e12, 3.0e12, 132};
 }
 

@@ -20,9 +20,10 @@ struct Ceilings {
   int multiprocessors = 0;  // of a Hopper, whose convolutions are v5's; else 0
 };
 
-/// Of an H100: an 8192^3 product of random bf16, and a copy larger than the L2. Those of the other
-/// precisions have not been measured.
-std::optional<Ceilings> measured_ceilings(Precision);
+/// Of an H200 where the device's name says that it is one, else of an H100: an 8192^3 product of
+/// random bf16, and a copy larger than the L2. Those of the other precisions have not been
+/// measured.
+std::optional<Ceilings> measured_ceilings(Precision, std::string_view device = "");
 
 /// The time that a step takes by the model: the larger of what its products and its bytes need.
 /// Where the multiprocessors are known, and v5 computes a convolution, its products are those of

@@ -76,7 +76,7 @@ void StepArguments::add_flags(CLI::App& app) {
   app.add_option("--threads", threads, "Of the CPU, 0 = all")->check(CLI::NonNegativeNumber);
   app.add_option("--ceilings", ceilings,
                  "What the model reckons with, in TFLOP/s and TB/s, without tiles and waves "
-                 "(default for bf16 on a Hopper: those measured on an H100, with both)")
+                 "(default for bf16 on a Hopper: those measured on an H100 or H200, with both)")
       ->expected(2)
       ->check(CLI::PositiveNumber);
 }
@@ -93,7 +93,7 @@ std::optional<Ceilings> StepArguments::ceilings_of(Context& context) const {
   std::optional<Ceilings> measured;
   if constexpr (kHasCuda) {
     if (context.device() == Device::kCuda && cuda::hopper_multiprocessors(context) > 0) {
-      measured = measured_ceilings(context.precision());
+      measured = measured_ceilings(context.precision(), device_name(Device::kCuda));
       if (measured) measured->multiprocessors = cuda::hopper_multiprocessors(context);
     }
   }

@@ -230,6 +230,15 @@ TEST_CASE("merging the sums of an epilogue takes its time, and their tiles' roun
   }
 }
 
+TEST_CASE("the ceilings are those of the device, or of an H100") {
+  const auto of = [](std::string_view device) {
+    return measured_ceilings(Precision::kBf16, device).value();
+  };
+  CHECK(of("NVIDIA H200 (compute capability 9.0)").bytes == 4.3e12);
+  CHECK(of("NVIDIA H100 80GB HBM3 (compute capability 9.0)").bytes == 3.0e12);
+  CHECK(of("").device == "NVIDIA H100, measured");
+}
+
 TEST_CASE("the modelled step of WRN-28-10, fused and op by op") {
   const std::optional<Ceilings> h100 = measured_ceilings(Precision::kBf16);
   REQUIRE(h100);
@@ -264,7 +273,7 @@ TEST_CASE("the modelled step of WRN-28-10, fused and op by op") {
 
 TEST_CASE("without ceilings the plan has no time") {
   const Recorded recorded("wrn-10-1", 2, Precision::kFp32);
-  CHECK(!measured_ceilings(Precision::kFp32));
+  CHECK(!measured_ceilings(Precision::kFp32, "NVIDIA H200"));
   CHECK(!measured_ceilings(Precision::kTf32));
   std::ostringstream text;
   print_plan(text, "", recorded.program, recorded.model.parameters(), 2, std::nullopt);
