@@ -18,7 +18,9 @@
 #include "apps/progress.h"
 #include "apps/recipes.h"
 #include "apps/table_pages.h"
+#include "data/files.h"
 #include "engine/atomic_file.h"
+#include "engine/descriptor.h"
 #include "kernels/error.h"
 
 namespace wrn {
@@ -215,19 +217,6 @@ void TableRunner::remove_checkpoints(const Job& job) const {
     fs::remove(job.files.directory / name, ignored);
   }
 }
-
-/// A descriptor that is closed in the end.
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() { close(number_); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int number() const { return number_; }
-
- private:
-  int number_;
-};
 
 Outcome TableRunner::run(Job& job, const std::string& label, bool wait) {
   std::error_code error;

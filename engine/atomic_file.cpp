@@ -11,6 +11,7 @@
 #include <system_error>
 #include <vector>
 
+#include "engine/descriptor.h"
 #include "kernels/error.h"
 
 namespace wrn {
@@ -61,14 +62,11 @@ auto checked(Call call) {
 class File {
  public:
   File(const fs::path& path, int flags)
-      : fd_(checked([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); })) {}
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() { ::close(fd_); }
+      : file_(checked([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); })) {}
 
   void write(std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const auto n = checked([&] { return ::write(fd_, bytes.data(), bytes.size()); });
+      const auto n = checked([&] { return ::write(file_.number(), bytes.data(), bytes.size()); });
       bytes = bytes.subspan(static_cast<std::size_t>(n));
     }
   }
@@ -76,15 +74,15 @@ class File {
   /// Returns how many bytes it read; 0 at the end of the file.
   std::size_t read(std::span<std::byte> bytes) {
     return static_cast<std::size_t>(
-        checked([&] { return ::read(fd_, bytes.data(), bytes.size()); }));
+        checked([&] { return ::read(file_.number(), bytes.data(), bytes.size()); }));
   }
 
   void sync() {
-    checked([&] { return ::fsync(fd_); });
+    checked([&] { return ::fsync(file_.number()); });
   }
 
  private:
-  const int fd_;
+  const Descriptor file_;
 };
 
 std::string temporary_name(const fs::path& path) {
@@ -106,6 +104,14 @@ pid_t writer_of(const std::string& name) {
   return count_error == std::errc() && rest == end ? pid : 0;
 }
 
+/// A device or a pipe, or a link to one. Or a link into /proc, as /dev/stdout is, whatever the
+/// process has open there.
+bool is_special(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_other(path, ignored) ||
+         fs::read_symlink(path, ignored).string().starts_with("/proc/");
+}
+
 /// A temporary name beside `path` for its new content, which commit() then puts in its place.
 class Replacement {
  public:
@@ -114,6 +120,9 @@ class Replacement {
       : path_(path),
         directory_(path.has_parent_path() ? path.parent_path() : ".", O_RDONLY | O_DIRECTORY),
         temporary_(path.parent_path() / temporary_name(path)) {
+    if (is_special(path)) {
+      fail("cannot write {}: it is not a regular file; choose another name", path.string());
+    }
     ::unlink(temporary_.c_str());  // of a killed process that had our pid
   }
   Replacement(const Replacement&) = delete;

@@ -242,6 +242,27 @@ TEST_CASE("A path that cannot be written says why") {
   REQUIRE(names_in(directory.path()) == std::set<std::string>{"file", "taken"});
 }
 
+TEST_CASE("A device or a pipe is not replaced, nor what /dev/stdout leads to") {
+  const TemporaryDirectory directory;
+  const fs::path pipe = directory / "pipe", device = directory / "device",
+                 open_file = directory / "open", file = directory / "file";
+  REQUIRE(::mkfifo(pipe.c_str(), 0600) == 0);
+  fs::create_symlink("/dev/null", device);
+  put(file, "old");
+  const int fd = ::open(file.c_str(), O_RDONLY);
+  fs::create_symlink("/proc/self/fd/" + std::to_string(fd), open_file);
+  for (const fs::path& path : {pipe, device, open_file}) {
+    const fs::file_type before = fs::symlink_status(path).type();
+    const std::string message = reason(path, "it is not a regular file; choose another name");
+    REQUIRE(message_of([&] { write_file_atomically(path, "new"); }) == message);
+    REQUIRE(message_of([&] { replace_with_hard_link(file, path); }) == message);
+    REQUIRE(fs::symlink_status(path).type() == before);
+  }
+  ::close(fd);
+  REQUIRE(content(file) == "old");
+  REQUIRE(names_in(directory.path()) == std::set<std::string>{"device", "file", "open", "pipe"});
+}
+
 TEST_CASE("A directory without permission says so") {
   const TemporaryDirectory directory;
   const fs::path path = directory / "file";
