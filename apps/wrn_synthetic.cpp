@@ -22,7 +22,10 @@ void run(int argc, char** argv) {
   std::string dir;
   int train = 5000, test = 1000;
   std::uint64_t seed = 1;
-  app.add_option("OUT_DIR", dir, "Directory to make; it must not exist, or be empty")->required();
+  app.set_version_flag("--version", "wrn_synthetic " WRN_VERSION);
+  app.add_option("OUT_DIR", dir,
+                 "Directory to make; it must not exist, or be empty, or hold this set")
+      ->required();
   app.add_option("--train", train, "Training images, 5 to 50000, over five files")
       ->capture_default_str();
   app.add_option("--test", test, "Test images, 1 to 10000")->capture_default_str();

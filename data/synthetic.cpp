@@ -10,9 +10,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "data/dataset.h"
@@ -208,12 +211,31 @@ struct Partial {
     std::error_code ignored;
     if (!path.empty()) fs::remove_all(path, ignored);
   }
-  void rename(const fs::path& target) {
-    fs::rename(path, target);
+  /// Returns false where something is in the way.
+  bool rename(const fs::path& target) {
+    std::error_code error;
+    fs::rename(path, target, error);
+    for (const std::errc taken :
+         {std::errc::directory_not_empty, std::errc::file_exists, std::errc::not_a_directory}) {
+      if (error == taken) return false;
+    }
+    if (error) throw std::system_error(error);
     path.clear();
+    return true;
   }
   fs::path path;
 };
+
+/// Whether every file of `set` is in the directory too, byte for byte.
+bool holds(const fs::path& directory, const fs::path& set) {
+  using Bytes = std::istreambuf_iterator<char>;
+  for (const fs::directory_entry& entry : fs::directory_iterator(set)) {
+    std::ifstream ours(entry.path(), std::ios::binary);
+    std::ifstream theirs(directory / entry.path().filename(), std::ios::binary);
+    if (!theirs || !std::equal(Bytes(ours), Bytes(), Bytes(theirs), Bytes())) return false;
+  }
+  return true;
+}
 
 void check_count(std::string_view what, int count, int least, int most) {
   if (count >= least && count <= most) return;
@@ -230,9 +252,6 @@ void write_synthetic(const fs::path& dir, int train_images, int test_images, std
   try {
     fs::path target = fs::weakly_canonical(fs::absolute(dir));
     if (!target.has_filename()) target = target.parent_path();  // it ended in a slash
-    if (fs::exists(target) && !(fs::is_directory(target) && fs::is_empty(target))) {
-      fail("{}: is there already and no empty directory: remove it, or name another", dir.string());
-    }
     fs::create_directories(target.parent_path());
     Partial partial(target);
 
@@ -245,8 +264,11 @@ void write_synthetic(const fs::path& dir, int train_images, int test_images, std
     }
     write_file(partial.path / "test_batch.bin", draw_records(test_images, seed, 1));
     write_file(partial.path / "batches.meta.txt", fmt::format("{}\n", fmt::join(kNames, "\n")));
-    partial.rename(target);
-  } catch (const fs::filesystem_error& error) {
+    // Two that begin at once draw the same set, and the second finds it there.
+    if (!partial.rename(target) && !holds(target, partial.path)) {
+      fail("{}: is there already and no empty directory: remove it, or name another", dir.string());
+    }
+  } catch (const std::system_error& error) {
     fail("{}: cannot be written: {}", dir.string(), error.code().message());
   }
 }

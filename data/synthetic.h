@@ -12,8 +12,8 @@
 namespace wrn {
 
 /// Writes data_batch_1..5.bin, test_batch.bin and batches.meta.txt into `dir`, which must not exist
-/// or be empty; its parents are made. Classes are balanced, in mixed order. The bytes depend on
-/// the arguments alone, not on the machine.
+/// or be empty, or hold this very set, which is then left as it is; its parents are made. Classes
+/// are balanced, in mixed order. The bytes depend on the arguments alone, not on the machine.
 ///
 /// Throws an Error (usage) unless 5 <= train_images <= 50,000 and 1 <= test_images <= 10,000, and
 /// an Error if `dir` is in the way or cannot be written. The files appear in `dir` all at once:

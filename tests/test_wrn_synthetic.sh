@@ -19,5 +19,6 @@ expect 2 "--seed" few --seed -1
 expect 2 "OUT_DIR is required"
 expect 2 "--colour" few --colour red
 expect 0 "Training images" --help
+expect 0 "wrn_synthetic " --version
 [ ! -e few ]
 echo "wrn_synthetic: all as expected"
