@@ -1,4 +1,5 @@
-// The end of every program: an error is one line on stderr, and its kind the exit status.
+// The end of every program: an error is one line on stderr, and its kind the exit status. Output
+// that did not arrive is an error.
 #pragma once
 
 #include <cstdio>
@@ -15,6 +16,14 @@ inline std::string one_line(std::string text) {
   return text;
 }
 
+/// Throws an Error where anything printed so far did not arrive, to a full disk or a closed stdout.
+/// std::cout needs no look of its own: it prints by way of stdout.
+inline void check_stdout() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    fail("cannot write to standard output");
+  }
+}
+
 /// Runs body(), which returns the exit status.
 template <typename Body>
 int guarded_main(const char* program, Body body) {
@@ -23,7 +32,9 @@ int guarded_main(const char* program, Body body) {
     return static_cast<int>(status);
   };
   try {
-    return body();
+    const int status = body();
+    if (status == 0) check_stdout();
+    return status;
   } catch (const Error& error) {
     return end(error.what(), error.status);
   } catch (const std::bad_alloc&) {

@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,8 +42,7 @@ A file that cannot be read is one line on stderr, and the others go on.
 Exit status: 0 done, 1 a file or the checkpoint could not be read, 2 usage, 3 out of memory,
 4 the network's outputs are not finite.)";
 
-Arguments parse(int argc, char** argv) {
-  Arguments a;
+std::optional<int> parse(int argc, char** argv, Arguments& a) {
   CLI::App app(kDescription, "wrn_predict");
   app.footer(kFooter);
   app.set_version_flag("--version", "wrn_predict " WRN_VERSION);
@@ -62,8 +62,7 @@ Arguments parse(int argc, char** argv) {
   app.add_option("-b,--batch-size", a.batch_size, "images at a time")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();
-  if (const auto status = parse_command_line(app, argc, argv)) std::exit(*status);
-  return a;
+  return parse_command_line(app, argc, argv);
 }
 
 /// Images waiting for their batch, and where each came from.
@@ -82,7 +81,6 @@ class Queue {
     const auto answers = classifier_.classify(images_, arguments_.top);
     for (std::size_t i = 0; i < answers.size(); ++i) print(origins_[i], answers[i]);
     std::cout.flush();
-    if (!std::cout) fail("cannot write to standard output");
     origins_.clear();
     images_.clear();
   }
@@ -142,7 +140,9 @@ FileImages read_file(const std::string& file, const Checkpoint& checkpoint) {
   return result;
 }
 
-int run(const Arguments& arguments) {
+int run(int argc, char** argv) {
+  Arguments arguments;
+  if (const auto status = parse(argc, argv, arguments)) return *status;
   std::string device = arguments.device;
   Context context(resolve_device(device), arguments.threads);
   Classifier classifier(arguments.checkpoint, arguments.batch_size, context);
@@ -169,5 +169,5 @@ int run(const Arguments& arguments) {
 }  // namespace wrn
 
 int main(int argc, char** argv) {
-  return wrn::guarded_main("wrn_predict", [&] { return wrn::run(wrn::parse(argc, argv)); });
+  return wrn::guarded_main("wrn_predict", [&] { return wrn::run(argc, argv); });
 }

@@ -1,6 +1,9 @@
-"""wrn_predict and wrn_report, beside wrn_train: what they read of a run, and what they refuse."""
+"""wrn_predict and wrn_report, beside wrn_train: what they read of a run, and what they refuse. And
+of every program, what becomes of its output."""
 import json
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import zlib
@@ -245,6 +248,39 @@ class TestReport(ToolTest):
         for size in range(0, len(whole), len(whole) // 23):
             path.write_bytes(whole[:size])
             self.fail_with(RUNTIME, self.out, says=str(path))
+
+
+class TestStandardOutput(ToolTest):
+    """What every program prints is an error where it does not arrive."""
+
+    def commands(self):
+        run = ["--test-only", "--resume", "-o", self.run_dir]
+        return [("wrn_train", *run), ("wrn_train", "--plan"), ("wrn_tables", "list"),
+                ("wrn_tables", "--help"), ("wrn_report", self.run_dir), ("wrn_predict", "--version"),
+                ("wrn_predict", self.checkpoint, self.data / "test_batch.bin"),
+                ("wrn_synthetic", "--help"), ("wrn_synthetic", "set", "--train", 5, "--test", 1)]
+
+    def test_it_does_not_arrive(self):
+        for self.tool, *args in self.commands():
+            for redirection in (">/dev/full", ">&-"):
+                with self.subTest(tool=self.tool, args=args, redirection=redirection):
+                    done = subprocess.run(
+                        ["sh", "-c", f'exec "$@" {redirection}', "sh", *self.command(*args)],
+                        stderr=subprocess.PIPE, text=True, timeout=harness.TIME_LIMIT,
+                        cwd=self.dir)
+                    self.assert_error(harness.Result(done.returncode, "", done.stderr), RUNTIME,
+                                      "cannot write to standard output")
+
+    def test_nobody_reads_it(self):
+        """As of every program, it is the signal that ends it."""
+        for self.tool, *args in self.commands():
+            with self.subTest(tool=self.tool, args=args):
+                ours, theirs = os.pipe()
+                os.close(ours)
+                done = subprocess.run(self.command(*args), stdout=theirs, stderr=subprocess.PIPE,
+                                      timeout=harness.TIME_LIMIT, cwd=self.dir)
+                os.close(theirs)
+                self.assertEqual((done.returncode, done.stderr), (-signal.SIGPIPE, b""))
 
 
 if __name__ == "__main__":
