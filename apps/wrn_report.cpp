@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -39,13 +40,10 @@ int run(int argc, char** argv) {
   std::vector<wrn::RunRecord> runs;
   for (const std::string& directory : directories) runs.push_back(wrn::read_run(directory));
   // Directories of one name in different places are told apart by where they are.
+  std::map<std::string, int> of_name;
+  for (const wrn::RunRecord& run : runs) ++of_name[run.name];
   for (std::size_t i = 0; i < runs.size(); ++i) {
-    for (std::size_t j = 0; j < runs.size(); ++j) {
-      if (i != j && std::filesystem::path(directories[j]).filename() ==
-                        std::filesystem::path(directories[i]).filename()) {
-        runs[i].name = directories[i];
-      }
-    }
+    if (of_name[runs[i].name] > 1) runs[i].name = directories[i];
   }
   if (output.empty()) {
     output = directories.size() > 1

@@ -221,6 +221,15 @@ class TestReport(ToolTest):
         self.assertIn("Their configurations are the same.", text)
         self.fail_with(USAGE, *[self.run_dir] * 17, says="17 runs")
 
+    def test_runs_of_one_name(self):
+        for place in ("a", "b"):
+            shutil.copytree(self.run_dir, self.dir / place / "run")
+        for ending in ("run", "run/"):
+            self.succeed(f"a/{ending}", "b/run", "-o", self.dir / "page.html")
+            text = (self.dir / "page.html").read_text()
+            for name in (f"a/{ending}", "b/run"):
+                self.assertIn(name, text)
+
     def test_half_written_directories(self):
         damages = {
             "config.json": [(b"", "config.json"), (b"{", "config.json"), (b"[1]", "config.json"),
