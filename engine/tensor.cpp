@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <limits>
 
+#include "kernels/cgroup.h"
 #include "kernels/memory.h"
 
 namespace wrn {
@@ -35,12 +35,15 @@ std::size_t available_memory(Device device) {
       return memory.free > reserve ? memory.free - reserve : 0;
     }
   }
+  std::size_t available = cgroup_memory();
   std::ifstream file("/proc/meminfo");
   for (std::string word; file >> word;) {
     std::size_t kilobytes = 0;
-    if (word == "MemAvailable:" && file >> kilobytes) return kilobytes * 1024;
+    if (word == "MemAvailable:" && file >> kilobytes) {
+      available = std::min(available, kilobytes * 1024);
+    }
   }
-  return std::numeric_limits<std::size_t>::max();
+  return available;
 }
 
 std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ",")); }

@@ -29,8 +29,8 @@ using Shape = std::vector<std::int64_t>;
 std::string to_string(const Shape&);
 
 /// Bytes of the device's memory that are free, less a reserve for code; of the host's, those that
-/// can be had without swapping by Linux's own estimate, or all that can be counted where there is
-/// none.
+/// can be had without swapping by Linux's own estimate and within its control groups' limits, or
+/// all that can be counted where there is neither.
 std::size_t available_memory(Device device);
 
 /// Owned memory of a device, at least 64-byte aligned and zeroed. Throws Error(kOutOfMemory) saying

@@ -2,6 +2,9 @@
 
 #include <omp.h>
 
+#include <algorithm>
+
+#include "kernels/cgroup.h"
 #include "kernels/cpu/onednn.h"
 #include "kernels/error.h"
 #if defined(WRN_CUDA)
@@ -51,7 +54,7 @@ Context::Context(Device device, int threads, Precision precision)
   WRN_CHECK(supports(device, precision), "{} does not compute in {}", device_name(device),
             name_of(precision));
   WRN_CHECK(threads >= 0, "a context of {} threads", threads);
-  threads_ = threads > 0 ? threads : omp_get_num_procs();
+  threads_ = threads > 0 ? threads : std::min(omp_get_num_procs(), cgroup_cores());
 #if defined(WRN_CUDA)
   if (device == Device::kCuda) {
     runtime_ = std::make_shared<cuda::Runtime>();
