@@ -6,11 +6,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <ostream>
 #include <utility>
 #include <vector>
+
+#include "apps/history.h"
 
 namespace wrn {
 namespace {
@@ -46,13 +47,6 @@ std::string fit(const std::string& epoch, const std::vector<std::string>& number
   }
   const std::size_t length = std::min(kShortestBar + room - least - tail.size(), kLongestBar);
   return epoch + " " + bar_text(done, length) + tail;
-}
-
-/// A number of a metrics line; JSON writes what is not finite as null.
-double number(const nlohmann::json& metrics, const std::string& key) {
-  const auto found = metrics.find(key);
-  const bool known = found != metrics.end() && found->is_number();
-  return known ? found->get<double>() : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace
