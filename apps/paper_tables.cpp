@@ -134,7 +134,7 @@ const std::vector<PaperTable>& paper_tables() {
   return tables;
 }
 
-std::int64_t parameters_of(const Experiment& experiment) {
+std::int64_t parameter_count(const Experiment& experiment) {
   WideResNetSpec spec = parse_model(experiment.model);
   spec.classes = experiment.dataset == "cifar100" ? 100 : 10;
   return parameter_count(spec);

@@ -30,7 +30,7 @@ struct PaperTable {
 const std::vector<PaperTable>& paper_tables();
 
 /// How many numbers its network learns.
-std::int64_t parameters_of(const Experiment& experiment);
+std::int64_t parameter_count(const Experiment& experiment);
 
 /// What the selections name: "all", a table, or a table's rows whose names begin so, part by part:
 /// "dropout", "dropout/wrn-16-4", "dropout/wrn-16-4/svhn/with". Tables and rows come in the

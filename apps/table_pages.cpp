@@ -106,13 +106,10 @@ std::string rehearsal_text(const Rehearsal& r) {
       fmt::join(r.flags(), " "));
 }
 
-std::string legend_text(int runs) {
-  return fmt::format(
-      "Test errors are in percent, of the last epoch. Ours is the median of {} "
-      "run{}; the runs are in the order of their seeds. The difference is ours less "
-      "the paper's.",
-      runs, runs == 1 ? "" : "s");
-}
+constexpr const char* kLegend =
+    "Test errors are in percent, of the last epoch. Ours is the median of the runs; they are in "
+    "the "
+    "order of their seeds. The difference is ours less the paper's.";
 
 std::string markdown_escaped(const std::string& text) {
   std::string out;
@@ -153,11 +150,12 @@ constexpr const char* kStyle = R"(
 .rehearsal strong, h2 em { color: var(--r6); }
 )";
 
+bool begun(const RunProgress& run) { return run.epochs > 0 || !run.failure.empty(); }
+
 bool begun(const ResultTable& table) {
   return std::any_of(table.rows.begin(), table.rows.end(), [](const TableRow& row) {
-    return std::any_of(row.runs.begin(), row.runs.end(), [](const TableRun& run) {
-      return run.state.epochs > 0 || !run.state.failure.empty();
-    });
+    return std::any_of(row.runs.begin(), row.runs.end(),
+                       [](const TableRun& run) { return begun(run.state); });
   });
 }
 
@@ -167,12 +165,13 @@ ResultTable results_of(const PaperTable& table, const fs::path& output_dir,
                        const TableSettings& settings) {
   ResultTable result{table.title, table.about, {}};
   for (const PaperRow& row : table.rows) {
-    TableRow& out = result.rows.emplace_back(row, parameters_of(row.experiment));
-    for (int seed = 1; seed <= settings.runs; ++seed) {
+    TableRow& out = result.rows.emplace_back(row, parameter_count(row.experiment));
+    for (int seed = 1;; ++seed) {
       const RunFiles files(output_dir, experiment_name(row.experiment, settings.rehearsal), seed);
+      const RunProgress state = run_progress(files);
+      if (seed > settings.runs && !begun(state)) break;  // more were wanted once, or not even then
       out.runs.push_back(
-          {run_progress(files),
-           (files.directory / "report.html").lexically_relative(output_dir).string()});
+          {state, (files.directory / "report.html").lexically_relative(output_dir).string()});
     }
   }
   return result;
@@ -183,7 +182,7 @@ std::string tables_markdown(const std::vector<ResultTable>& tables, const TableS
   if (settings.rehearsal) {
     out += "> **REHEARSAL, not results.** " + rehearsal_text(settings.rehearsal) + "\n\n";
   }
-  out += legend_text(settings.runs) + "\n";
+  out += fmt::format("{}\n", kLegend);
   for (const ResultTable& table : tables) {
     out += fmt::format("\n## {}{}\n\n{}\n\n", table.title, settings.rehearsal ? " (rehearsal)" : "",
                        table.about);
@@ -214,7 +213,7 @@ std::string tables_html(const std::vector<ResultTable>& tables, const TableSetti
     out += fmt::format("<p class=\"rehearsal\"><strong>REHEARSAL, not results.</strong> {}</p>\n",
                        html_escaped(rehearsal_text(settings.rehearsal)));
   }
-  out += "<p>" + legend_text(settings.runs) + "</p>\n";
+  out += fmt::format("<p>{}</p>\n", kLegend);
   for (const ResultTable& table : tables) {
     out += fmt::format(
         "<h2>{}{}</h2>\n<p class=\"about\">{}</p>\n<div class=\"scroll\" tabindex=\"0\">"

@@ -18,7 +18,7 @@ struct TableRun {
 struct TableRow {
   PaperRow paper;
   std::int64_t parameters = 0;
-  std::vector<TableRun> runs;  // of every seed wanted, from 1
+  std::vector<TableRun> runs;  // of the seeds from 1: those wanted, and what there is beyond
 };
 
 struct ResultTable {

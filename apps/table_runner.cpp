@@ -31,8 +31,8 @@ namespace fs = std::filesystem;
 // ---- Data --------------------------------------------------------------------------------------
 
 struct DataKind {
-  std::vector<const char*> folders;  // where below --data-path
-  const char* file;                  // that tells it is there
+  std::vector<const char*> folders;  // where below --data-path, the first that has them all:
+  std::vector<std::string> files;
   const char* script;
   std::int64_t train, test;  // images
 };
@@ -40,18 +40,24 @@ struct DataKind {
 const DataKind& data_kind(const std::string& dataset) {
   static const std::map<std::string, DataKind> kinds = {
       {"cifar10",
-       {{"", "cifar-10-batches-bin", "cifar", "cifar/cifar-10-batches-bin"},
-        "test_batch.bin",
+       {{"cifar-10-batches-bin", "cifar/cifar-10-batches-bin", "cifar", ""},
+        {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin",
+         "data_batch_5.bin", "test_batch.bin"},
         "data/get_cifar.sh cifar10",
         50000,
         10000}},
       {"cifar100",
-       {{"", "cifar-100-binary", "cifar", "cifar/cifar-100-binary"},
-        "test.bin",
+       {{"cifar-100-binary", "cifar/cifar-100-binary", "cifar", ""},
+        {"train.bin", "test.bin"},
         "data/get_cifar.sh cifar100",
         50000,
         10000}},
-      {"svhn", {{"", "svhn"}, "extra_32x32.mat", "data/get_svhn.sh", 604388, 26032}}};
+      {"svhn",
+       {{"svhn", ""},
+        {"train_32x32.mat", "extra_32x32.mat", "test_32x32.mat"},
+        "data/get_svhn.sh",
+        604388,
+        26032}}};
   return kinds.at(dataset);
 }
 
@@ -60,8 +66,11 @@ fs::path find_data(const std::string& dataset, const std::vector<std::string>& r
   const DataKind& kind = data_kind(dataset);
   for (const fs::path root : roots) {
     for (const char* folder : kind.folders) {
-      std::error_code error;
-      if (fs::exists(root / folder / kind.file, error)) return (root / folder).lexically_normal();
+      const fs::path place = (root / folder).lexically_normal();
+      if (std::none_of(kind.files.begin(), kind.files.end(),
+                       [&](const std::string& file) { return missing(place / file); })) {
+        return place;
+      }
     }
   }
   return {};
@@ -94,6 +103,11 @@ struct Job {
   double cost = 0;  // of an epoch, in a unit of its own
   RunProgress state;
 };
+
+/// "1 run", "2 runs"
+std::string runs_text(std::int64_t runs) {
+  return fmt::format("{} run{}", runs, runs == 1 ? "" : "s");
+}
 
 enum class Outcome { kFinished, kFailed, kBusy };
 
@@ -150,9 +164,9 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
         // A network's multiplications are nearly proportional to its parameters; training takes
         // three times those of evaluation.
         const DataKind& data = data_kind(e.dataset);
-        job.cost =
-            static_cast<double>(parameters_of(e)) * (3 * images(data.train, rehearsal.limit_train) +
-                                                     images(data.test, rehearsal.limit_test));
+        job.cost = static_cast<double>(parameter_count(e)) *
+                   (3 * images(data.train, rehearsal.limit_train) +
+                    images(data.test, rehearsal.limit_test));
         if (job.data.empty() && !job.state.finished()) {
           ++missing[e.dataset];
         } else {
@@ -164,10 +178,10 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
   for (const auto& [dataset, runs] : missing) {
     left_out_ += runs;
     std::cerr << fmt::format(
-        "wrn_tables: {} is not in {}, so {} run{} left out: get it with {}, or say where it is "
-        "with --data-path\n",
-        dataset, fmt::join(options_.data_paths, ", "), runs, runs == 1 ? " is" : "s are",
-        data_kind(dataset).script);
+        "wrn_tables: {} is not in {}, so {} left out: get it with {}, or say where it is with "
+        "--data-path\n",
+        dataset, fmt::join(options_.data_paths, ", "),
+        runs_text(runs) + (runs == 1 ? " is" : " are"), data_kind(dataset).script);
   }
 }
 
@@ -204,8 +218,8 @@ std::vector<std::string> TableRunner::command_of(const Job& job) const {
                   options_.device, "--precision", options_.precision, "--threads",
                   std::to_string(options_.threads), "-o", job.files.directory.string()});
   // Without a checkpoint there is nothing worth keeping.
-  command.push_back(fs::exists(job.files.directory / "latest.safetensors") ? "--resume"
-                                                                           : "--overwrite");
+  command.push_back(missing(job.files.directory / "latest.safetensors") ? "--overwrite"
+                                                                        : "--resume");
   return command;
 }
 
@@ -315,7 +329,7 @@ bool TableRunner::run(const std::vector<PaperTable>& tables) {
   if (jobs_.empty()) fail("nothing can be run without data");
   const auto finished_before = std::count_if(jobs_.begin(), jobs_.end(),
                                              [](const Job& job) { return job.state.finished(); });
-  std::cout << fmt::format("{} runs, {} of them finished already; results in {}\n", jobs_.size(),
+  std::cout << fmt::format("{}, {} finished already; results in {}\n", runs_text(std::ssize(jobs_)),
                            finished_before, (options_.output_dir / "tables.html").string())
             << std::flush;
   write_pages(options_.output_dir, options_.settings);
@@ -335,8 +349,8 @@ bool TableRunner::run(const std::vector<PaperTable>& tables) {
   for (std::size_t k = 0; k < others.size(); ++k) attempt(others[k], true);
 
   const std::int64_t failed = std::ssize(jobs_) - finished;
-  std::cout << fmt::format("{} runs finished, {} failed, {} left out for want of data\n", finished,
-                           failed, left_out_);
+  std::cout << fmt::format("{} finished, {} failed, {} left out for want of data\n",
+                           runs_text(finished), failed, left_out_);
   return failed == 0 && left_out_ == 0;
 }
 

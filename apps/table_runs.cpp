@@ -53,6 +53,17 @@ std::vector<std::string> Rehearsal::flags() const {
   return flags;
 }
 
+std::optional<TableSettings> settings_of(const json& text) {
+  const json rehearsal = value_at(text, "/rehearsal", json());
+  const Rehearsal r = {int_within(0, 100'000, rehearsal, "epochs", -1),
+                       int_within(0, INT_MAX, rehearsal, "limit_train", -1),
+                       int_within(0, INT_MAX, rehearsal, "limit_test", -1),
+                       int_within(0, 1 << 20, rehearsal, "batch_size", -1)};
+  const int runs = int_within(1, 1000, text, "runs", -1);
+  if (std::min({r.epochs, r.limit_train, r.limit_test, r.batch_size}) < 0 || runs < 0) return {};
+  return TableSettings{r, runs};
+}
+
 std::vector<std::string> training_flags(const Experiment& e, const Rehearsal& rehearsal) {
   std::vector<std::string> flags = {
       "--model", e.model,        "--dataset",  e.dataset,   "--recipe",

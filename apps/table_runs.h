@@ -38,6 +38,10 @@ struct TableSettings {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TableSettings, rehearsal, runs)
 
+/// What to_json() made of settings; nothing where a value is missing, or is none that wrn_tables
+/// takes on its command line.
+std::optional<TableSettings> settings_of(const nlohmann::json& text);
+
 /// The flags of wrn_train that decide a run's result, but for the seed.
 std::vector<std::string> training_flags(const Experiment& experiment, const Rehearsal& rehearsal);
 

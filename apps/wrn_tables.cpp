@@ -3,16 +3,21 @@
 // Reading order: main() at the end; paper_tables (what the paper has); table_runs (where a run is
 // kept, and how far it is); table_runner (wrn_train for each run); table_pages (the result).
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <optional>
 
+#include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "apps/paper_tables.h"
 #include "apps/table_pages.h"
 #include "apps/table_runner.h"
 #include "apps/table_runs.h"
+#include "data/files.h"
 #include "engine/atomic_file.h"
 #include "kernels/error.h"
 
@@ -56,19 +61,22 @@ struct Options : RunnerOptions {
 fs::path settings_file(const fs::path& output_dir) { return output_dir / "settings.json"; }
 
 TableSettings read_settings(const fs::path& output_dir) {
-  std::ifstream file(settings_file(output_dir));
-  if (!file) {
+  const fs::path path = settings_file(output_dir);
+  if (missing(path)) {
     fail("{} holds no tables: wrn_tables run begins them, and -o says where they are",
          output_dir.string());
   }
-  try {
-    return nlohmann::json::parse(file).get<TableSettings>();
-  } catch (const nlohmann::json::exception&) {
+  std::ifstream file(path);
+  if (!file) fail("{} cannot be read: {}", path.string(), std::strerror(errno));
+  const std::optional<TableSettings> settings =
+      settings_of(nlohmann::json::parse(file, nullptr, false));
+  if (!settings) {
     fail(
         "{} cannot be read: it is not as wrn_tables writes it; remove it, and give the same "
         "command as before",
-        settings_file(output_dir).string());
+        path.string());
   }
+  return *settings;
 }
 
 /// A directory is for runs of one kind.
@@ -79,7 +87,7 @@ void keep_settings(const Options& options) {
     fail("cannot make the output directory {}: {}; give another with -o",
          options.output_dir.string(), error ? error.message() : "there is a file of that name");
   }
-  if (fs::exists(settings_file(options.output_dir))) {
+  if (!missing(settings_file(options.output_dir))) {
     const Rehearsal there = read_settings(options.output_dir).rehearsal;
     if (there != options.settings.rehearsal) {
       const auto text = [](const Rehearsal& r) {
@@ -103,7 +111,7 @@ int list(const Options& options) {
     std::cout << fmt::format("{}: {}. {}\n", table.name, table.title, table.about);
     for (const PaperRow& row : table.rows) {
       std::cout << fmt::format("  {:<38} {:>10} parameters, {:>5.2f}% in the paper{}\n",
-                               table.name + "/" + row.name, parameters_of(row.experiment),
+                               table.name + "/" + row.name, parameter_count(row.experiment),
                                row.error, row.remark.empty() ? "" : ", " + row.remark);
     }
   }
@@ -166,8 +174,8 @@ int run_command(int argc, char** argv) {
   add_output(run_command);
   run_command
       ->add_option("--data-path", options.data_paths,
-                   "where the data is: in the directory, or in its cifar, cifar-10-batches-bin, "
-                   "cifar-100-binary or svhn; may be given several times")
+                   "where the data is: in the directory's cifar, cifar-10-batches-bin, "
+                   "cifar-100-binary or svhn, or in itself; may be given several times")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->allow_extra_args(false)
       ->capture_default_str();
@@ -201,15 +209,7 @@ int run_command(int argc, char** argv) {
   add_tables(show_command);
   add_output(show_command);
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  } catch (const CLI::CallForVersion& version) {
-    return app.exit(version);
-  } catch (const CLI::ParseError& error) {
-    throw Error(std::string(error.what()) + "; see wrn_tables --help", Status::kUsage);
-  }
+  if (const auto status = parse_command_line(app, argc, argv)) return *status;
   if (options.tables.empty()) options.tables = {"all"};
   if (list_command->parsed()) return list(options);
   return run_command->parsed() ? run(options) : show(options);

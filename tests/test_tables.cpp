@@ -70,10 +70,10 @@ TEST_CASE("the tables have the paper's networks, in the paper's sizes") {
     // Ninety more rows of the linear layer, each of 64 k weights and a bias.
     const int widen = std::stoi(e.model.substr(e.model.find('-', 4) + 1));
     const std::int64_t more = e.dataset == "cifar100" ? 90 * (64 * widen + 1) : 0;
-    REQUIRE(parameters_of(e) == parameters.at(e.model) + more);
+    REQUIRE(parameter_count(e) == parameters.at(e.model) + more);
   }
   REQUIRE(met.size() == parameters.size());
-  REQUIRE(parameters_of({"wrn-28-10", "cifar100", "", "", 0}) == 36536884);
+  REQUIRE(parameter_count({"wrn-28-10", "cifar100", "", "", 0}) == 36536884);
 }
 
 TEST_CASE("the tables have the paper's numbers") {
@@ -199,6 +199,32 @@ TEST_CASE("the median") {
   REQUIRE(median({4, 1}) == 2.5);
   REQUIRE(median({9, 1, 2}) == 2);
   REQUIRE(median({5, 1, 4, 2}) == 3);
+}
+
+TEST_CASE("settings are read back, and those out of range are none") {
+  const TableSettings settings{{1, 20, 30, 10}, 1000};
+  const nlohmann::json good = settings;
+  REQUIRE(settings_of(good)->rehearsal == settings.rehearsal);
+  REQUIRE(settings_of(good)->runs == 1000);
+  const nlohmann::json paper = TableSettings{};
+  REQUIRE(!settings_of(paper)->rehearsal);
+  for (const nlohmann::json& wrong : {nlohmann::json(-3), nlohmann::json(1e30), nlohmann::json(1.5),
+                                      nlohmann::json("5"), nlohmann::json()}) {
+    INFO(wrong);
+    for (const char* place : {"/runs", "/rehearsal", "/rehearsal/epochs", "/rehearsal/limit_train",
+                              "/rehearsal/limit_test", "/rehearsal/batch_size"}) {
+      nlohmann::json text = good;
+      text[nlohmann::json::json_pointer(place)] = wrong;
+      INFO(place);
+      REQUIRE(!settings_of(text));
+    }
+  }
+  for (const int runs : {0, 1001, 200'000}) {
+    nlohmann::json text = good;
+    text["runs"] = runs;
+    REQUIRE(!settings_of(text));
+  }
+  REQUIRE(!settings_of(nlohmann::json::parse("{", nullptr, false)));
 }
 
 TEST_CASE("what is read of a run") {

@@ -89,7 +89,7 @@ class TestTables(TablesTest):
         # Another time there is nothing to do.
         before = {name: self.snapshot(path) for name, path in self.runs().items()}
         again = self.succeed(*self.rehearse(SMALL, OTHER, runs=2)).out
-        self.assertIn("4 runs, 4 of them finished already", again)
+        self.assertIn("4 runs, 4 finished already", again)
         self.assertEqual(
             {name: self.snapshot(path) for name, path in self.runs().items()}, before)
 
@@ -102,6 +102,12 @@ class TestTables(TablesTest):
         self.assertEqual((self.out / "tables.html").read_text(), page)
         self.assertEqual(shown, markdown)
         self.assertIn("not run yet", self.succeed("show", "blocks", "-o", self.out).out)
+
+        # When fewer are wanted the others stay on the pages.
+        fewer = self.succeed(*self.rehearse(SMALL, runs=1)).out
+        self.assertIn("1 run, 1 finished already", fewer)
+        self.assertEqual(self.rows()["wrn-52-1", "cifar10", ""], cells)
+        self.assertEqual((self.out / "tables.md").read_text(), markdown)
 
     def test_a_rehearsal_is_marked_and_kept_apart(self):
         self.succeed(*self.rehearse(SMALL))
@@ -131,7 +137,7 @@ class TestTables(TablesTest):
 
     def test_tables_share_their_runs(self):
         out = self.succeed(*self.rehearse("zca/wrn-40-2/cifar10", "deepening/wrn-40-2")).out
-        self.assertIn("1 runs finished", out)
+        self.assertIn("1 run finished", out)
         self.assertEqual(list(self.runs()), ["wrn-40-2-cifar10-zca/seed1"])
         tables = (self.out / "tables.md").read_text()
         cells = re.findall(r"^\| wrn-40-2 \| cifar10, zca \|  \| 2,243,546 \| (\S+) \| (\S+) \|",
@@ -211,11 +217,11 @@ class TestTablesInterrupted(TablesTest):
 class TestTablesErrors(TablesTest):
     def test_usage(self):
         for args in (["run", "nothing"], ["run", "zca/wrn-41-1"], ["show", "nothing"],
-                     ["list", "zca/"], []):
+                     ["list", "zca/"]):
             self.fail_with(USAGE, *args, says="wrn_tables")
-        for args in (["run"], ["walk"], ["run", "all", "--runs", 0], ["run", "all", "--epochs", 0],
+        for args in ([], ["run"], ["walk"], ["run", "all", "--runs", 0], ["run", "all", "--epochs", 0],
                      ["run", "all", "--device", "tpu"], ["run", "all", "--nothing"]):
-            self.fail_with(USAGE, *args, says="see wrn_tables --help")
+            self.fail_with(USAGE, *args, says="--help")
         self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_missing_data(self):
@@ -245,13 +251,24 @@ class TestTablesErrors(TablesTest):
         self.succeed(*self.rehearse("--data-path", self.dir, "--data-path", root, SMALL, data=self.dir,
                                     out=self.dir / "more"))
 
+    def test_data_is_not_taken_for_another(self):
+        table = "dropout/wrn-52-1/cifar100/without"
+        root = self.dir / "root"
+        root.mkdir()
+        (root / "test.bin").write_text("of something else")
+        result = self.run_program(*self.rehearse(table, data=root))
+        self.assertIn("cifar100 is not in", result.err)
+        (root / "train.bin").write_text("of something else")
+        harness.write_cifar100(root / "cifar" / "cifar-100-binary")
+        self.succeed(*self.rehearse(table, data=root))
+
     def test_one_fails_and_the_rest_go_on(self):
         name = self.emptied_directory()
         (name / "seed1").write_text("a file")
         result = self.run_program(*self.rehearse(SMALL, OTHER))
         self.assert_error(result, RUNTIME,
                           ["wrn-52-1-cifar10-meanstd", "seed 1: cannot make the output directory"])
-        self.assertIn("1 runs finished, 1 failed", result.out)
+        self.assertIn("1 run finished, 1 failed", result.out)
         self.assertIn("failed: cannot make", self.rows()["wrn-52-1", "cifar10", ""][6])
         self.assertEqual(self.rows()["wrn-16-4", "cifar10", ""][6], "")
         (name / "seed1").unlink()
@@ -297,6 +314,10 @@ class TestTablesErrors(TablesTest):
             (self.out / "settings.json").write_text(text)
             for args in (self.rehearse(SMALL), ["show", "-o", self.out]):
                 self.fail_with(RUNTIME, *args, says=[self.out / "settings.json", "remove it"])
+        (self.out / "settings.json").unlink()
+        (self.out / "settings.json").symlink_to("settings.json")  # it is there, and cannot be read
+        for args in (self.rehearse(SMALL), ["show", "-o", self.out]):
+            self.fail_with(RUNTIME, *args, says=["settings.json cannot be read: Too many levels"])
         (self.out / "settings.json").unlink()
         (self.out / "runs").write_text("a file")
         self.fail_with(RUNTIME, *self.rehearse(SMALL), says=["cannot make", self.out / "runs"])
