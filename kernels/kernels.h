@@ -69,7 +69,7 @@ struct StepState {
   std::int64_t first;   // where the batch begins in the order of the images
   float learning_rate;
   float momentum;
-  float gradient_scale;  // 1 - dampening; 1 in the first step of a cleared momentum buffer
+  float gradient_scale;  // of a gradient in the momentum: 1 - dampening, which no recipe has: 1
   float weight_decay;
 };
 
