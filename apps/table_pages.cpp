@@ -108,8 +108,7 @@ std::string rehearsal_text(const Rehearsal& r) {
 
 constexpr const char* kLegend =
     "Test errors are in percent, of the last epoch. Ours is the median of the runs; they are in "
-    "the "
-    "order of their seeds. The difference is ours less the paper's.";
+    "the order of their seeds. The difference is ours less the paper's.";
 
 std::string markdown_escaped(const std::string& text) {
   std::string out;
