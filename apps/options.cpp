@@ -251,7 +251,7 @@ Options parse_options(int argc, const char* const* argv) {
       ->check(CLI::Range(1, 100000))
       ->capture_default_str()
       ->group(running);
-  app.add_flag("--tensorboard", options.tensorboard,
+  app.add_flag("--tensorboard", s.tensorboard,
                "write curves for TensorBoard too; a resumed run goes on with them")
       ->group(running);
   std::string resume;
@@ -363,8 +363,8 @@ Precision resolve_precision(std::string& name, Device device, bool insist) {
 }
 
 Settings resumed_settings(const Settings& saved, const Options& options) {
-  static const std::set<std::string> kFree = {"data_path", "device", "precision", "threads",
-                                              "save_every"};
+  static const std::set<std::string> kFree = {"data_path", "device",     "precision",
+                                              "threads",   "save_every", "tensorboard"};
   nlohmann::json settings = saved;
   const nlohmann::json asked = options.settings;
   for (const std::string& key : options.given) {

@@ -28,20 +28,20 @@ struct Settings {
   std::string device = "auto", precision = "auto";
   int threads = 0;  // 0 = all
   int save_every = 1;
+  bool tensorboard = false;
 };
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Settings, dataset, data_path, model, recipe, dropout, epochs,
                                    batch_size, lr, momentum, weight_decay, lr_drop_factor, lr_drops,
                                    keep_momentum, no_augment, keep_last_batch, preprocess,
                                    gamma_init, svhn_extra, val_split, seed, limit_train, limit_test,
-                                   device, precision, threads, save_every)
+                                   device, precision, threads, save_every, tensorboard)
 
 struct Options {
   Settings settings;
   std::set<std::string> given;  // the settings named on the command line
   std::string output_dir;       // empty: runs/<dataset>-<model>-seed<seed>
-  bool overwrite = false, quiet = false, test_only = false, nvtx = false, plan = false,
-       tensorboard = false;
+  bool overwrite = false, quiet = false, test_only = false, nvtx = false, plan = false;
   std::vector<double> ceilings;       // of --plan: TFLOP/s, TB/s; empty: those measured
   std::optional<std::string> resume;  // the file; "" for the run in the output directory
   std::string export_weights, import_weights;

@@ -1,5 +1,9 @@
 #include "apps/run_directory.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <climits>
 #include <cmath>
@@ -113,8 +117,10 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     Checkpoint c;
     nlohmann::json settings = parsed("settings");
     // Settings that older checkpoints lack, and what held before there were any.
-    const nlohmann::json later = {
-        {"precision", "fp32"}, {"gamma_init", "one"}, {"svhn_extra", "auto"}};
+    const nlohmann::json later = {{"precision", "fp32"},
+                                  {"gamma_init", "one"},
+                                  {"svhn_extra", "auto"},
+                                  {"tensorboard", false}};
     for (const auto& [key, value] : later.items()) {
       if (!settings.contains(key)) settings[key] = value;
     }
@@ -174,9 +180,11 @@ void RunDirectory::prepare() const {
 }
 
 void RunDirectory::remove_leftovers() const {
-  for (const fs::path& path : {best(), predictions(), tensorboard()}) {
+  std::vector<fs::path> leftovers = event_files(tensorboard());
+  leftovers.insert(leftovers.end(), {best(), predictions()});
+  for (const fs::path& path : leftovers) {
     std::error_code error;
-    fs::remove_all(path, error);
+    fs::remove(path, error);
     if (error) fail("cannot remove {}: {}", path.string(), error.message());
   }
 }
@@ -215,3 +223,4 @@ void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& paramete
 }
 
 }  // namespace wrn
+  ::rmdir(tensorboard().c_str());  // fails if anything is in it

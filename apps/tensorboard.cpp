@@ -127,6 +127,19 @@ std::uint32_t crc32c(const std::string& bytes) {
   return ~crc;
 }
 
+std::vector<fs::path> event_files(const fs::path& directory) {
+  std::vector<fs::path> files;
+  std::error_code error;  // where there is no directory there are no files
+  for (fs::directory_iterator entry(directory, error), end; entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.size() >= kPrefix.size() + 6 && name.starts_with(kPrefix) &&
+        name.find_first_not_of("0123456789", kPrefix.size()) == std::string::npos) {
+      files.push_back(entry->path());
+    }
+  }
+  return files;
+}
+
 EventFile::EventFile(const fs::path& directory) : path_(directory) {
   try {
     fs::create_directories(directory);

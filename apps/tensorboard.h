@@ -30,6 +30,9 @@ class EventFile {
   std::size_t written_ = 0;  // lines of the history
 };
 
+/// The files in `directory` that have names of an EventFile's.
+std::vector<std::filesystem::path> event_files(const std::filesystem::path& directory);
+
 /// CRC-32C (Castagnoli), for tests too.
 std::uint32_t crc32c(const std::string& bytes);
 

@@ -269,9 +269,7 @@ int run(const Options& options) {
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);
     if (options.overwrite) directory.remove_leftovers();
-    if (options.tensorboard || std::filesystem::exists(directory.tensorboard())) {
-      directory.begin_events();
-    }
+    if (settings.tensorboard) directory.begin_events();
     const nlohmann::json config =
         config_of(checkpoint, data, trainer, trainer.model().parameters().count());
     directory.write_config(config);

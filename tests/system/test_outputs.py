@@ -98,7 +98,7 @@ class TestFiles(harness.SystemTest):
             "lr_drop_factor": 0.2, "keep_momentum": False, "no_augment": False,
             "keep_last_batch": False, "preprocess": "meanstd", "gamma_init": "one",
             "svhn_extra": "auto", "val_split": 0.25, "seed": 7,
-            "limit_train": 40, "limit_test": 20, "save_every": 1})
+            "limit_train": 40, "limit_test": 20, "save_every": 1, "tensorboard": False})
         data = config["dataset"]
         self.assertEqual((data["name"], data["path"]), ("cifar10", str(self.data)))
         self.assertEqual((data["train_images"], data["validation_images"], data["test_images"]),

@@ -57,7 +57,8 @@ class TestDamagedCheckpoint(AfterGoodRun):
         """A checkpoint of an earlier version goes on with the default of what it does not name."""
         self.out.mkdir()
         (self.out / CHECKPOINT).write_bytes(self.with_metadata(
-            "settings", lambda old: {k: v for k, v in old.items() if k != "gamma_init"}))
+            "settings", lambda old: {k: v for k, v in old.items()
+                                     if k not in ("gamma_init", "tensorboard")}))
         self.succeed("--test-only", "--resume", "-o", self.out)
 
     def test_metadata_of_no_run(self):

@@ -182,6 +182,26 @@ class TestEvents(EventTest):
         (self.out / "tensorboard").write_text("a file")
         self.fail_with(RUNTIME, *self.flags("--tensorboard"), "-o", self.out,
                        says=self.out / "tensorboard")
+        self.assertEqual([path.name for path in self.out.iterdir()], ["tensorboard"])
+        self.succeed(*self.flags(epochs=1), "-o", self.out)  # which has no need of it
+
+    def test_files_of_others_stay(self):
+        """They are not removed, and do not switch events on."""
+        directory = self.out / "tensorboard"
+        directory.mkdir(parents=True)
+        others = {"notes.txt", "events.out.tfevents.1700000000.host.1.0"}
+        for name in others:
+            (directory / name).write_text("mine")
+        for flags in ([], ["--overwrite", "--tensorboard"], ["--overwrite"]):
+            self.succeed(*self.flags(*flags, epochs=1), "-o", self.out)
+            ours = {path.name for path in directory.iterdir()} - others
+            self.assertEqual(len(ours), "--tensorboard" in flags)
+        self.assertTrue(all((directory / name).read_text() == "mine" for name in others))
+
+    def test_ended_on_resuming(self):
+        self.stop_after(1, *self.flags("--tensorboard", epochs=20))
+        self.succeed("--resume", "-o", self.out, "--tensorboard=false")
+        self.assertEqual(len(list((self.out / "tensorboard").iterdir())), 1)
 
 
 class TestTensorBoardItself(EventTest):
