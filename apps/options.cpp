@@ -38,7 +38,7 @@ Files written to the output directory
   metrics.jsonl        a line an epoch; losses, and errors in percent
   report.html          curves, mistakes, network and configuration on one page
   predictions.safetensors  what it said of every test image, for wrn_report; with --test-only too,
-                       where -o is given
+                       where -o is given and has none yet
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
   best.safetensors     the checkpoint of the lowest error (on the validation split if there is one)
   tensorboard/         with --tensorboard: look at it with tensorboard --logdir DIRECTORY

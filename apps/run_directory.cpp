@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <climits>
 #include <cmath>
 
@@ -163,20 +164,71 @@ Checkpoint checkpoint_of(const Safetensors& file) {
   }
 }
 
-bool RunDirectory::holds_a_run() const {
-  std::error_code error;  // whatever cannot be looked at, prepare() speaks of
-  return fs::exists(latest(), error) || fs::exists(best(), error) || fs::exists(config(), error) ||
-         fs::exists(metrics(), error);
+/// On the directory itself. Some file systems have no locks: there it is none.
+struct RunDirectory::Lock {
+  int descriptor;
+  fs::path made;  // the directory, where it was not there before
+
+  Lock(int descriptor, fs::path made) : descriptor(descriptor), made(std::move(made)) {}
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+  ~Lock() {
+    ::rmdir(made.c_str());  // fails if anything is in it
+    ::close(descriptor);
+  }
+};
+
+std::vector<fs::path> RunDirectory::files() const {
+  return {latest(), best(), config(), metrics(), report(), predictions()};
 }
 
-void RunDirectory::prepare() const {
+fs::path RunDirectory::file_of_a_run() const {
+  for (const fs::path& file : files()) {
+    std::error_code error;  // of what cannot be looked at check_writable() speaks
+    if (fs::exists(fs::symlink_status(file, error))) return file;
+  }
+  const std::vector<fs::path> events = event_files(tensorboard());
+  return events.empty() ? fs::path() : events.front();
+}
+
+bool RunDirectory::contains(const fs::path& file) const {
   std::error_code error;
-  fs::create_directories(directory_, error);
+  return fs::equivalent(file.has_parent_path() ? file.parent_path() : ".", directory_, error);
+}
+
+void RunDirectory::prepare() {
+  std::error_code error;
+  const bool made = fs::create_directories(directory_, error);
   if (error || !fs::is_directory(directory_, error)) {
     fail("cannot make the output directory {}: {}; give another with -o", directory_.string(),
          error ? error.message() : "there is a file of that name");
   }
+  const int descriptor = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    ::close(descriptor);
+    fail("another wrn_train is at work in {}: wait for its end, or give another -o",
+         directory_.string());
+  }
+  lock_ = std::make_shared<Lock>(descriptor, made ? directory_ : fs::path());
   remove_stale_temporaries(directory_);
+}
+
+void RunDirectory::check_writable(bool with_events) const {
+  if (::access(directory_.c_str(), W_OK | X_OK) != 0) {
+    fail("cannot write to {}: {}; give another with -o", directory_.string(),
+         std::generic_category().message(errno));
+  }
+  const auto in_the_way = [](const fs::path& path, const char* what) {
+    fail("{} is in the way: it is {}; move it, or give another -o", path.string(), what);
+  };
+  std::error_code error;
+  for (const fs::path& file : files()) {
+    if (fs::is_directory(fs::symlink_status(file, error))) in_the_way(file, "a directory");
+  }
+  if (with_events && fs::exists(fs::symlink_status(tensorboard(), error)) &&
+      !fs::is_directory(tensorboard(), error)) {
+    in_the_way(tensorboard(), "no directory");
+  }
 }
 
 void RunDirectory::remove_leftovers() const {
@@ -187,6 +239,7 @@ void RunDirectory::remove_leftovers() const {
     fs::remove(path, error);
     if (error) fail("cannot remove {}: {}", path.string(), error.message());
   }
+  ::rmdir(tensorboard().c_str());  // fails if anything is in it
 }
 
 void RunDirectory::begin_events() { events_ = std::make_shared<EventFile>(tensorboard()); }
@@ -223,4 +276,3 @@ void RunDirectory::save(const Checkpoint& checkpoint, const Parameters& paramete
 }
 
 }  // namespace wrn
-  ::rmdir(tensorboard().c_str());  // fails if anything is in it

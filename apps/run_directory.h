@@ -71,9 +71,17 @@ class RunDirectory {
   std::filesystem::path tensorboard() const { return directory_ / "tensorboard"; }
   std::filesystem::path predictions() const { return directory_ / "predictions.safetensors"; }
 
-  bool holds_a_run() const;
-  /// Makes the directory where there is none. Removes what a killed process left half-written.
-  void prepare() const;
+  /// One of the files that a run writes; empty where the directory holds none.
+  std::filesystem::path file_of_a_run() const;
+  /// Whether the file lies in this directory, not in one below it.
+  bool contains(const std::filesystem::path& file) const;
+
+  /// Makes the directory where there is none, and locks it: until the last copy of this object is
+  /// gone, prepare() is an Error in any other process. Removes what a killed process left
+  /// half-written. In the end a directory that it made and that is still empty is removed.
+  void prepare();
+  /// Throws an Error where the directory, or what lies in it, does not let a run write its files.
+  void check_writable(bool with_events) const;
   /// What a run that is replaced leaves and the new one does not at once write itself.
   void remove_leftovers() const;
   /// From now on write_metrics() writes TensorBoard's events too.
@@ -88,7 +96,12 @@ class RunDirectory {
   void save(const Checkpoint&, const Parameters&, bool is_best) const;
 
  private:
+  struct Lock;
+
+  std::vector<std::filesystem::path> files() const;  // without TensorBoard's
+
   std::filesystem::path directory_;
+  std::shared_ptr<const Lock> lock_;   // once it is prepared
   std::shared_ptr<EventFile> events_;  // where they are wanted
 };
 

@@ -163,37 +163,86 @@ int plan(const Options& options) {
   return 0;
 }
 
+/// Whether something is there, as far as can be seen.
+bool is_there(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::exists(path, error);
+}
+
+/// Refuses what would cost a run its files: another run, or this one's later epochs. `file`: the
+/// checkpoint to be resumed, at `position`; empty where there is none.
+void protect_runs(const Options& options, const RunDirectory& directory,
+                  const std::filesystem::path& file, const Position& position) {
+  const std::string place = directory.path().string();
+  const bool own = !file.empty() && directory.contains(file);
+  const std::filesystem::path found = directory.file_of_a_run();
+  if (!found.empty() && !own && (options.test_only || !options.overwrite)) {
+    const char* const advice =
+        options.test_only ? "give another -o"
+        : options.resume
+            ? "give another -o, or --resume without FILE to go on with that run"
+            : "give --resume to go on with it, --overwrite to replace it, or another -o";
+    throw Error(fmt::format("{} holds {} run ({}): {}", place, options.resume ? "another" : "a",
+                            found.filename().string(), advice),
+                Status::kUsage);
+  }
+  std::error_code error;
+  if (!own || options.test_only || std::filesystem::equivalent(file, directory.latest(), error)) {
+    return;
+  }
+  Position latest;
+  try {
+    latest = checkpoint_of(read_safetensors(directory.latest())).position;
+  } catch (const Error&) {
+    return;  // missing or damaged: the other checkpoint is what there is to go on from
+  }
+  if (std::pair(latest.epoch, latest.step) > std::pair(position.epoch, position.step)) {
+    throw Error(fmt::format("{} is further on than {} and would be lost: give --resume -o {} to go "
+                            "on from there, or another -o to go back",
+                            directory.latest().string(), file.string(), place),
+                Status::kUsage);
+  }
+}
+
 int run(const Options& options) {
   RunDirectory directory(options.output_dir.empty()
                              ? fmt::format("runs/{}-{}-seed{}", options.settings.dataset,
                                            options.settings.model, options.settings.seed)
                              : options.output_dir);
+  std::filesystem::path file;  // to be resumed
+  if (options.resume) {
+    file = options.resume->empty() ? directory.latest() : std::filesystem::path(*options.resume);
+    if (options.output_dir.empty()) {
+      directory = RunDirectory(file.has_parent_path() ? file.parent_path() : ".");
+    }
+  }
+  // Measuring the test error leaves a run's directory as it is, but for predictions that it lacks.
+  const bool writes =
+      !options.test_only || (!options.output_dir.empty() && !is_there(directory.predictions()));
+  // First of all, so that what is found there stays so. A FILE that is missing makes no directory.
+  if (writes && (file.empty() || is_there(file))) directory.prepare();
+
   Checkpoint checkpoint;
   std::optional<Safetensors> saved;
   int saved_threads = 0;
   std::string saved_precision;
   if (options.resume) {
-    const std::filesystem::path file =
-        options.resume->empty() ? directory.latest() : std::filesystem::path(*options.resume);
     saved = read_safetensors(file);
     checkpoint = checkpoint_of(*saved);
     saved_threads = checkpoint.settings.threads;
     saved_precision = checkpoint.settings.precision;
     checkpoint.settings = resumed_settings(checkpoint.settings, options);
-    if (options.output_dir.empty()) {
-      directory = RunDirectory(file.has_parent_path() ? file.parent_path() : ".");
-    }
   } else {
     checkpoint.settings = options.settings;
-    if (!options.test_only && !options.overwrite && directory.holds_a_run()) {
-      throw Error(
-          fmt::format("{} holds a run: give --resume to go on with it, --overwrite to replace "
-                      "it, or another -o",
-                      directory.path().string()),
-          Status::kUsage);
-    }
   }
   Settings& settings = checkpoint.settings;
+  if (!options.test_only || !options.output_dir.empty()) {
+    protect_runs(options, directory, file, checkpoint.position);
+  }
+  const bool finished = checkpoint.position.epoch >= settings.epochs;
+  if (writes && (options.test_only || !finished)) {
+    directory.check_writable(settings.tensorboard && !options.test_only);
+  }
 
   const Device device = resolve_device(settings.device);
   // What only a resumed checkpoint asks for is not insisted on: a run may go on on another device.
@@ -250,21 +299,16 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
-    // A run keeps the predictions that it has, and gets none of other weights.
-    const bool wanted = !directory.holds_a_run() ||
-                        (options.resume && !std::filesystem::exists(directory.predictions()));
-    if (!options.output_dir.empty() && wanted && std::isfinite(result->loss)) {
-      directory.prepare();
+    if (writes && std::isfinite(result->loss)) {
       write_predictions(directory.predictions(),
                         predictions_of(data.test, result->answers, checkpoint.position.epoch));
     }
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
-  } else if (checkpoint.position.epoch >= settings.epochs) {
-    std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n",
-                             directory.path().string(), checkpoint.position.epoch, settings.epochs);
+  } else if (finished) {
+    std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n", file.string(),
+                             checkpoint.position.epoch, settings.epochs);
   } else {
     checkpoint.steps_per_epoch = trainer.steps_per_epoch();
-    directory.prepare();
     // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);

@@ -1,14 +1,16 @@
-"""Determinism: runs repeated, stopped and killed all end with the same bits."""
+"""Determinism: runs repeated, stopped and killed all end with the same bits; no run costs another."""
 import collections
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 
 import harness
-from harness import CHECKPOINT, position, read_metrics, read_safetensors, stopped_at, temporaries
+from harness import (CHECKPOINT, NOT_FINITE, RUNTIME, USAGE, position, read_metrics,
+                     read_safetensors, stopped_at, temporaries)
 
 
 def inode(file):
@@ -178,6 +180,116 @@ class TestStop(RandomMoments):
             self.assertIn(result.status, (0, -signal.SIGTERM, 128 + signal.SIGTERM), result)
             self.assertEqual(result.err, "", result)
         self.assertEqual(self.snapshot(reference), before)
+
+
+class TestOtherRuns(harness.SystemTest):
+    """A run's files are not lost to another run, nor to a second process."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls.case_of_class()
+        cls.finished, cls.begun = cls.root / "finished", cls.root / "begun"
+        case.succeed(*case.flags(epochs=1), "-o", cls.finished)
+        case.fail_with(NOT_FINITE, *case.flags("--lr-drops", 1, "--lr-drop-factor", 1e30),
+                       "-o", cls.begun)  # a way to end after an epoch
+
+    def refuse(self, *args, says):
+        before = self.snapshot(self.out)
+        self.fail_with(USAGE, *args, "-o", self.out, says=says)
+        self.assertEqual(self.snapshot(self.out), before)
+
+    def test_resumed_into_the_directory_of_another(self):
+        for run, other in [(self.begun, self.finished), (self.finished, self.begun)]:
+            self.out = other
+            self.refuse("--resume", run / CHECKPOINT, says=[f"{other} holds another run", "-o"])
+        link = self.dir / "link"  # another name of the same directory
+        link.symlink_to(self.begun)
+        self.fail_with(NOT_FINITE, "--resume", self.begun / CHECKPOINT, "-o", link)
+
+    def test_finished_is_said_of_the_file(self):
+        out = self.succeed("--resume", self.finished / CHECKPOINT, "-o", self.out, "--quiet").out
+        self.assertEqual(out,
+                         f"{self.finished / CHECKPOINT}: the run is finished, 1 of 1 epochs\n")
+        self.assertFalse(self.out.exists())
+
+    def test_no_predictions_of_another(self):
+        shutil.copytree(self.finished, self.out)
+        predictions = self.out / "predictions.safetensors"
+        predictions.unlink()
+        self.refuse("--test-only", "--resume", self.begun / CHECKPOINT, says=self.out)
+        self.refuse("--test-only", "--import-weights", self.begun / CHECKPOINT, "--overwrite",
+                    *self.flags(), says=self.out)
+        self.succeed("--test-only", "--resume", self.out / "best.safetensors", "-o", self.out)
+        self.assertEqual(predictions.read_bytes(),
+                         (self.finished / "predictions.safetensors").read_bytes())
+        alone = self.dir / "alone"
+        self.succeed("--test-only", "--resume", self.begun / CHECKPOINT, "-o", alone)
+        self.assertEqual([path.name for path in alone.iterdir()], [predictions.name])
+
+    def test_two_processes(self):
+        flags = self.flags(epochs=1000)
+        first = subprocess.Popen(self.command(*flags, "-o", self.out), stdout=subprocess.DEVNULL,
+                                 cwd=self.dir)
+        self.addCleanup(first.kill)
+        while not (self.out / "metrics.jsonl").exists():
+            self.assertIsNone(first.poll())
+            time.sleep(0.005)
+        first.send_signal(signal.SIGSTOP)
+        (self.out / ".config.json.tmp.999999999.0").write_text("of no living process")
+        before = self.snapshot(self.out)
+        for args in (flags, [*flags, "--overwrite"], ["--resume"]):
+            self.fail_with(RUNTIME, *args, "-o", self.out, says=["another wrn_train", self.out])
+        self.assertEqual(self.snapshot(self.out), before)
+        first.send_signal(signal.SIGTERM)
+        first.send_signal(signal.SIGCONT)
+        self.assertEqual(first.wait(harness.TIME_LIMIT), 128 + signal.SIGTERM)
+        self.succeed(*self.flags(epochs=1), "--overwrite", "-o", self.out)
+        self.assertEqual(temporaries(self.out), [])
+
+
+class TestGoingBack(harness.SystemTest):
+    """--resume RUN/best.safetensors, of an epoch that is not the last."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        case = cls.case_of_class()
+        for seed in range(1, 30):
+            cls.reference = cls.root / f"seed{seed}"
+            case.succeed(*case.flags("--seed", seed, epochs=3), "-o", cls.reference)
+            cls.best = position(cls.reference / "best.safetensors")["epoch"]
+            if cls.best < 3:
+                return
+
+    def setUp(self):
+        super().setUp()
+        shutil.copytree(self.reference, self.out)
+
+    def test_not_where_the_run_is_further_on(self):
+        before = self.snapshot(self.out)
+        self.fail_with(USAGE, "--resume", self.out / "best.safetensors",
+                       says=[self.out / CHECKPOINT, "further on", "another -o"])
+        self.assertEqual(self.snapshot(self.out), before)
+
+    def test_where_the_last_checkpoint_is_damaged(self):
+        (self.out / CHECKPOINT).write_bytes(b"")
+        self.dir = self.out  # the directory of a FILE without one is the current one
+        self.succeed("--resume", "best.safetensors")
+        self.assert_same_run(self.out, self.reference)
+
+    def test_stopped_at_once(self):
+        """It has left no later line in metrics.jsonl."""
+        (self.out / CHECKPOINT).unlink()
+        process = subprocess.Popen(self.command("--resume", self.out / "best.safetensors"),
+                                   stdout=subprocess.DEVNULL)
+        while process.poll() is None and not (self.out / CHECKPOINT).exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGTERM)
+        process.wait(harness.TIME_LIMIT)
+        self.assertEqual(len(read_metrics(self.out)), position(self.out / CHECKPOINT)["epoch"])
+        self.succeed("--resume", "-o", self.out)
+        self.assert_same_run(self.out, self.reference)
 
 
 class TestKill(RandomMoments):

@@ -89,7 +89,7 @@ class TestHalfWritten(AfterGoodRun):
     """A run's directory of which only a part is there, or whole: as after a copy that was cut."""
 
     def test_without_its_checkpoint(self):
-        for name in ("config.json", "metrics.jsonl", "best.safetensors"):
+        for name in {path.name for path in self.good.iterdir()} - {CHECKPOINT}:
             with self.subTest(name):
                 run = self.dir / name
                 run.mkdir()
@@ -101,6 +101,16 @@ class TestHalfWritten(AfterGoodRun):
                 self.assertEqual(self.snapshot(run), before)
                 self.succeed(*self.flags(), "-o", run, "--overwrite")
                 self.assert_same_run(run, self.good)
+
+    def test_directories_in_place_of_files(self):
+        """Found before training."""
+        for path in self.good.iterdir():
+            with self.subTest(path.name):
+                run = self.dir / path.name
+                (run / path.name).mkdir(parents=True)
+                self.fail_with(RUNTIME, *self.flags(), "-o", run, "--overwrite",
+                               says=run / path.name)
+                self.assertEqual([entry.name for entry in run.iterdir()], [path.name])
 
     def test_other_files_cut_short_are_written_anew(self):
         flags = self.flags("--lr-drops", 2, "--lr-drop-factor", 1e30, epochs=4)
@@ -114,7 +124,7 @@ class TestHalfWritten(AfterGoodRun):
 
 
 class TestFullDisk(harness.SystemTest):
-    """A small file system of its own, filled by another file. Needs root."""
+    """A small file system of its own, filled by another file, or read-only. Needs root."""
 
     def setUp(self):
         super().setUp()
@@ -157,6 +167,18 @@ class TestFullDisk(harness.SystemTest):
         self.succeed("--resume", "-o", self.out)
         self.assert_same_run(self.out, self.reference)
 
+    def test_read_only(self):
+        """Found before the data are read. A finished run can still be asked for its weights."""
+        done, weights = self.disk / "done", self.dir / "weights.safetensors"
+        self.succeed(*self.flags(epochs=1), "-o", done)
+        self.out.mkdir()
+        subprocess.run(["mount", "-o", "remount,ro", self.disk], check=True)
+        for run in (self.out, self.disk / "new"):
+            self.fail_with(RUNTIME, "--data-path", self.dir / "nowhere", "-o", run,
+                           says=[run, "Read-only"])
+        self.succeed("--resume", "-o", done, "--export-weights", weights)
+        read_safetensors(weights)
+
     def test_full_at_the_start_and_on_resume(self):
         self.fill()
         self.fail_with(RUNTIME, *self.flags(), "-o", self.out,
@@ -188,12 +210,17 @@ class TestFailedSave(harness.SystemTest):
         reference = self.dir / "reference"
         flags = self.flags(epochs=1)
         self.succeed(*flags, "-o", reference)
-        report, best = self.out / "report.html", self.out / "best.safetensors"
-        report.mkdir(parents=True)
-        self.fail_with(RUNTIME, *flags, "-o", self.out, says=report)
-        report.rmdir()  # all that is left is the checkpoint that precedes training
-        best.mkdir()
-        self.fail_with(RUNTIME, "--resume", "-o", self.out, says=best)
+        best = self.out / "best.safetensors"
+        while not best.is_dir():  # if the epoch was done before it could be made, once more
+            shutil.rmtree(self.out, ignore_errors=True)
+            process = subprocess.Popen(self.command(*flags, "-o", self.out), cwd=self.dir,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            while not (self.out / CHECKPOINT).exists() and process.poll() is None:
+                time.sleep(0.001)
+            with contextlib.suppress(FileExistsError):
+                best.mkdir()
+            _, err = process.communicate(timeout=harness.TIME_LIMIT)
+        self.assert_error(harness.Result(process.returncode, "", err), RUNTIME, best)
         self.assertEqual(position(self.out / CHECKPOINT)["epoch"], 0)
         best.rmdir()
         self.succeed("--resume", "-o", self.out)
