@@ -191,6 +191,11 @@ fs::path RunDirectory::file_of_a_run() const {
   return events.empty() ? fs::path() : events.front();
 }
 
+bool RunDirectory::writes(const fs::path& name) const {
+  return std::ranges::any_of(files(),
+                             [&](const fs::path& file) { return file.filename() == name; });
+}
+
 bool RunDirectory::contains(const fs::path& file) const {
   std::error_code error;
   return fs::equivalent(file.has_parent_path() ? file.parent_path() : ".", directory_, error);

@@ -204,6 +204,24 @@ void protect_runs(const Options& options, const RunDirectory& directory,
   }
 }
 
+/// Refuses a place where weights could not be exported to, or would cost a run a file.
+void check_export(const std::filesystem::path& path, const RunDirectory& directory) {
+  const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
+  const RunDirectory other(parent);
+  if (other.writes(path.filename()) && (directory.contains(path) || is_there(other.config()))) {
+    throw Error(fmt::format("--export-weights {}: a run keeps its own there; give another name",
+                            path.string()),
+                Status::kUsage);
+  }
+  if (access(parent.c_str(), W_OK | X_OK) != 0) {
+    fail("--export-weights {}: cannot write to {}: {}", path.string(), parent.string(),
+         std::generic_category().message(errno));
+  }
+  if (std::error_code error; std::filesystem::is_directory(path, error)) {
+    fail("--export-weights {}: is a directory; give a file's name", path.string());
+  }
+}
+
 int run(const Options& options) {
   RunDirectory directory(options.output_dir.empty()
                              ? fmt::format("runs/{}-{}-seed{}", options.settings.dataset,
@@ -243,6 +261,7 @@ int run(const Options& options) {
   if (writes && (options.test_only || !finished)) {
     directory.check_writable(settings.tensorboard && !options.test_only);
   }
+  if (!options.export_weights.empty()) check_export(options.export_weights, directory);
 
   const Device device = resolve_device(settings.device);
   // What only a resumed checkpoint asks for is not insisted on: a run may go on on another device.

@@ -111,13 +111,6 @@ class TestOutputDirectory(harness.SystemTest):
                 self.fail_with(RUNTIME, *self.flags(), "-o", path, says=path)
         self.assertEqual(file.read_text(), "in the way")
 
-    def test_export_that_cannot_be_written(self):
-        """Found after training, with all of it saved."""
-        path = self.dir / "no" / "weights.safetensors"
-        self.fail_with(RUNTIME, *self.flags(epochs=3), "-o", self.dir / "new", "--export-weights",
-                       path, says=path)
-        self.assert_same_run(self.dir / "new", self.finished)
-
 
 class TestBadData(harness.SystemTest):
     def setUp(self):

@@ -5,7 +5,7 @@ import re
 import struct
 
 import harness
-from harness import CHECKPOINT, read_metrics, read_safetensors
+from harness import CHECKPOINT, RUNTIME, USAGE, read_metrics, read_safetensors
 
 
 def pytorch_names(blocks_a_group=1):
@@ -203,6 +203,26 @@ class TestFiles(harness.SystemTest):
         again = self.dir / "again.safetensors"
         self.succeed("--resume", "-o", self.run_dir, "--export-weights", again)
         self.assertEqual(again.read_bytes(), self.weights.read_bytes())
+
+    def test_export_that_cannot_be_written(self):
+        """Found before the data are read; nothing is made."""
+        nowhere = self.dir / "nowhere"
+        for path in (nowhere / "weights.safetensors", self.dir):
+            self.fail_with(RUNTIME, *self.flags()[4:], "--data-path", nowhere, "-o", self.out,
+                           "--export-weights", path, says=path)
+            self.assertFalse(self.out.exists())
+
+    def test_export_over_the_files_of_a_run(self):
+        before = self.snapshot(self.run_dir)
+        for name in (CHECKPOINT, "best.safetensors", "config.json"):
+            for run, args in [(self.run_dir, ["--resume", "-o", self.run_dir]),
+                              (self.run_dir, [*self.flags(), "-o", self.out]),
+                              (self.out, [*self.flags(), "-o", self.out])]:
+                self.fail_with(USAGE, *args, "--export-weights", run / name, says=run / name)
+        self.assertEqual(self.snapshot(self.run_dir), before)
+        self.assertFalse(self.out.exists())
+        # The names are free where there is no run.
+        self.succeed("--resume", "-o", self.run_dir, "--export-weights", self.dir / CHECKPOINT)
 
     def test_cifar100(self):
         data = self.dir / "data100" / "cifar-100-binary"  # the official sub-directory
