@@ -40,11 +40,12 @@ Files written to the output directory
   predictions.safetensors  what it said of every test image, for wrn_report; with --test-only too,
                        where -o is given and has none yet
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
-  best.safetensors     the checkpoint of the lowest error (on the validation split if there is one)
+  best.safetensors     the checkpoint of the lowest error among the epochs saved (--save-every), on
+                       the validation split if there is one
   tensorboard/         with --tensorboard: look at it with tensorboard --logdir DIRECTORY
 
 Exit status: 0 done, 1 run-time error, 2 usage, 3 out of memory, 4 loss not finite,
-128+n stopped by signal n after saving (SIGINT, SIGTERM).)";
+128+n stopped by signal n (SIGINT, SIGTERM); in training, after saving.)";
 
 std::string block_kernels(const std::string& block) {
   // "B(3,1)" or "3,1" -> "3,1"

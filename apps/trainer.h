@@ -18,7 +18,7 @@
 
 namespace wrn {
 
-/// Thrown by the trainer's loop once a signal has asked it to stop and everything is saved.
+/// Thrown once a signal has asked for an end; by Trainer::train() when everything is saved.
 struct Stopped {
   int signal;
 };

@@ -328,6 +328,8 @@ int run(const Options& options) {
                              checkpoint.position.epoch, settings.epochs);
   } else {
     checkpoint.steps_per_epoch = trainer.steps_per_epoch();
+    // The best so far may have stayed in another directory.
+    if (!is_there(directory.best())) checkpoint.best = {};
     // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);
@@ -349,10 +351,11 @@ int run(const Options& options) {
     }
     const nlohmann::json& last = checkpoint.metrics.back();
     std::cout << fmt::format(
-        "test error {:.2f}% after {} epochs (lowest on the {} images: {:.2f}%, "
-        "epoch {}); report: {}\n",
-        last.at("test_error").get<double>(), settings.epochs, checkpoint.best.split,
-        checkpoint.best.error, checkpoint.best.epoch, directory.report().string());
+        "test error {:.2f}% after {} epochs ({}: {:.2f}% on the {} images, epoch {}); report: "
+        "{}\n",
+        last.at("test_error").get<double>(), settings.epochs, directory.best().filename().string(),
+        checkpoint.best.error, checkpoint.best.split, checkpoint.best.epoch,
+        directory.report().string());
   }
   if (!options.export_weights.empty()) export_weights(options.export_weights, checkpoint, trainer);
   return 0;

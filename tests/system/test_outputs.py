@@ -5,7 +5,7 @@ import re
 import struct
 
 import harness
-from harness import CHECKPOINT, RUNTIME, USAGE, read_metrics, read_safetensors
+from harness import CHECKPOINT, RUNTIME, USAGE, position, read_metrics, read_safetensors
 
 
 def pytorch_names(blocks_a_group=1):
@@ -246,6 +246,14 @@ class TestPrinting(harness.SystemTest):
         for epoch, line in enumerate(lines[1:4], 1):
             self.assertTrue(line.startswith(f"epoch {epoch}/3 "), line)
         self.assertRegex(lines[4], r"\Atest error \d+\.\d\d% after 3 epochs .*report\.html\Z")
+
+    def test_the_best_is_of_the_epochs_saved(self):
+        out = self.succeed(*self.flags("--save-every", 2, epochs=3), "-o", self.out).out
+        match = re.search(r"best\.safetensors: (\S+)% on the test images, epoch (\d)\)", out)
+        self.assertTrue(match, out)
+        self.assertIn(int(match[2]), (2, 3))
+        self.assertEqual(position(self.out / "best.safetensors")["epoch"], int(match[2]))
+        self.assertEqual(f"{read_metrics(self.out)[int(match[2]) - 1]['test_error']:.2f}", match[1])
 
     def test_quiet_prints_the_result_alone(self):
         out = self.succeed(*self.flags(), "-o", self.out, "--quiet").out

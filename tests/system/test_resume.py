@@ -272,6 +272,18 @@ class TestGoingBack(harness.SystemTest):
                        says=[self.out / CHECKPOINT, "further on", "another -o"])
         self.assertEqual(self.snapshot(self.out), before)
 
+    def test_in_another_directory(self):
+        """What is said there of the best is of the file that is there."""
+        new = self.dir / "new"
+        out = self.succeed("--resume", self.out / "best.safetensors", "-o", new).out
+        self.assertEqual(out.count("\nepoch "), 3 - self.best, out)
+        self.assertEqual(read_safetensors(new / CHECKPOINT)[1],
+                         read_safetensors(self.reference / CHECKPOINT)[1])
+        epoch = position(new / "best.safetensors")["epoch"]
+        self.assertGreater(epoch, self.best)
+        error = read_metrics(new)[epoch - 1]["test_error"]
+        self.assertIn(f"best.safetensors: {error:.2f}% on the test images, epoch {epoch})", out)
+
     def test_where_the_last_checkpoint_is_damaged(self):
         (self.out / CHECKPOINT).write_bytes(b"")
         self.dir = self.out  # the directory of a FILE without one is the current one
