@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "apps/checkpoint_metadata.h"
 #include "apps/predictions.h"
-#include "apps/run_directory.h"
 #include "data/input.h"
 #include "engine/program.h"
 #include "models/wide_resnet.h"
