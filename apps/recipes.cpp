@@ -5,7 +5,8 @@
 namespace wrn {
 
 // "Wide Residual Networks", section 3, and the authors' scripts/train_cifar.sh and train_svhn.sh.
-// All three clear the momentum at a drop: the original code begins a new optimiser state there.
+// All three clear the momentum at a drop: the original code begins a new optimiser state there. It
+// draws batch norm's gamma from (0, 1) too, which is left to --gamma-init: here gamma begins at 1.
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all = [] {
     const nlohmann::json cifar = {{"dataset", "cifar10"},
@@ -26,19 +27,17 @@ const std::vector<Recipe>& recipes() {
       settings.update(changes);
       return settings;
     };
-    return std::vector<Recipe>{
-        {"paper-cifar", "CIFAR without dropout", cifar, {30, 60, 80}},
-        {"paper-cifar-dropout", "CIFAR, dropout 0.3", changed({{"dropout", 0.3}}), {30, 60, 80}},
-        {"paper-svhn",
-         "SVHN, dropout 0.4, 160 epochs from the rate 0.01",
-         changed({{"dataset", "svhn"},
-                  {"preprocess", "scale"},
-                  {"no_augment", true},
-                  {"dropout", 0.4},
-                  {"epochs", 160},
-                  {"lr", 0.01},
-                  {"lr_drop_factor", 0.1}}),
-         {50, 75}}};
+    return std::vector<Recipe>{{"paper-cifar", cifar, {30, 60, 80}},
+                               {"paper-cifar-dropout", changed({{"dropout", 0.3}}), {30, 60, 80}},
+                               {"paper-svhn",
+                                changed({{"dataset", "svhn"},
+                                         {"preprocess", "scale"},
+                                         {"no_augment", true},
+                                         {"dropout", 0.4},
+                                         {"epochs", 160},
+                                         {"lr", 0.01},
+                                         {"lr_drop_factor", 0.1}}),
+                                {50, 75}}};
   }();
   return all;
 }
@@ -49,8 +48,7 @@ const Recipe& recipe_of(const std::string& name) {
     if (recipe.name == name) return recipe;
     names += (names.empty() ? "" : ", ") + recipe.name;
   }
-  throw Error(fmt::format("--recipe {}: there are {}; see wrn_train --help", name, names),
-              Status::kUsage);
+  throw Error(fmt::format("--recipe {}: there are {}", name, names), Status::kUsage);
 }
 
 }  // namespace wrn

@@ -8,7 +8,7 @@
 namespace wrn {
 
 struct Recipe {
-  std::string name, description;
+  std::string name;
   nlohmann::json settings;        // by their names in Settings and config.json
   std::vector<int> drop_percent;  // of the epochs: where the learning rate drops
 };
