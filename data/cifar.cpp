@@ -110,7 +110,8 @@ fs::path find_files(const fs::path& dir, const Format& format,
   std::error_code error;
   const fs::file_status status = fs::status(dir, error);
   const std::string advice =
-      fmt::format("data/get_cifar.sh {} downloads the official files", format.name);
+      fmt::format("data/get_cifar.sh {} downloads the official files{}", format.name,
+                  format.name == "cifar10" ? ", and wrn_synthetic draws others" : "");
   if (missing(dir)) fail("{}: no such directory; {}", dir.string(), advice);
   if (error) fail("{}: cannot be read: {}", dir.string(), error.message());
   if (!fs::is_directory(status)) fail("{}: is not a directory; {}", dir.string(), advice);

@@ -130,7 +130,7 @@ class TestBadData(harness.SystemTest):
 
     def test_missing_file(self):
         self.file.unlink()
-        self.refuse(self.file.name)
+        self.refuse(self.file.name, "data/get_cifar.sh cifar10", "wrn_synthetic")
 
     def test_file_in_place_of_the_directory(self):
         shutil.rmtree(self.bad)
