@@ -44,7 +44,7 @@ ResidentData resident_data(const Dataset& train, const Dataset& test, const Whit
 
 [[noreturn]] void diverged(const std::string& what, double rate) {
   throw Error(fmt::format("the {}, at the learning rate {:g}: the last checkpoint is kept; try a "
-                          "smaller --lr",
+                          "smaller --lr in a new run, with --overwrite or another -o",
                           what, rate),
               Status::kNotFinite);
 }
@@ -75,8 +75,8 @@ Trainer::Trainer(const Settings& settings, const Dataset& train, const Dataset& 
   if (purpose == Purpose::kTrain && train_images() < settings.batch_size &&
       !settings.keep_last_batch) {
     fail(
-        "{} training images are fewer than a batch of {}: give --batch-size {} or less, or "
-        "--keep-last-batch",
+        "{} training images are fewer than a batch of {}: a run of them is begun with "
+        "--batch-size {} or less, or --keep-last-batch",
         train_images(), settings.batch_size, train_images());
   }
   record_programs(purpose);
@@ -147,8 +147,10 @@ void Trainer::record_programs(Purpose purpose) {
     throw Error(
         fmt::format("out of memory: a batch of {} needs {:.1f} MiB, {:.1f} MiB are free; {}", rows,
                     static_cast<double>(bytes) / 0x1p20, static_cast<double>(free) / 0x1p20,
-                    fits > 0 ? fmt::format("--batch-size {} fits", fits)
-                             : "not even one image fits: take a smaller model"),
+                    fits == 0 ? "not even one image fits: take a smaller model"
+                    : purpose == Purpose::kTest
+                        ? fmt::format("--batch-size {} fits", fits)
+                        : fmt::format("a run begun with --batch-size {} fits", fits)),
         Status::kOutOfMemory);
   }
   arena_.emplace(bytes, "the tensors of a step", context_.device());

@@ -186,7 +186,7 @@ class TestBadData(harness.SystemTest):
 
     def test_fewer_images_than_a_batch(self):
         self.fail_with(RUNTIME, *self.flags(batch=64), "-o", self.out,
-                       says=["40 training images", "--batch-size 40", "--keep-last-batch"])
+                       says=["40 training images", "begun with --batch-size 40", "--keep-last-batch"])
         self.succeed(*self.flags("--keep-last-batch", batch=64, epochs=1), "-o", self.out)
 
 
@@ -264,7 +264,7 @@ class TestBadFlags(harness.SystemTest):
         flags = [flag if flag != "wrn-10-1" else "wrn-10-10" for flag in
                  self.flags("--keep-last-batch", batch=1 << 20)]
         result = self.fail_with(OUT_OF_MEMORY, *flags, "-o", self.out, says="out of memory")
-        self.assertRegex(result.err, r"--batch-size \d+ fits")
+        self.assertRegex(result.err, r"a run begun with --batch-size \d+ fits")
         self.assertFalse(self.out.exists())
 
     def test_model_that_does_not_fit(self):
@@ -277,7 +277,7 @@ class TestBadFlags(harness.SystemTest):
             with self.subTest(where):
                 run = self.dir / f"batch{batch}"
                 self.fail_with(NOT_FINITE, *self.flags("--lr", 1e30, batch=batch), "-o", run,
-                               says=["not finite", where, "1e+30"])
+                               says=["not finite", where, "1e+30", "--overwrite"])
                 self.assertEqual(position(run / CHECKPOINT)["epoch"], 0)
                 self.assertEqual(read_metrics(run), [])
                 self.succeed("--test-only", "--resume", "-o", run)
