@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <climits>
+#include <cmath>
 
 #include "apps/history.h"
 #include "kernels/augment.h"
@@ -126,6 +127,10 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     for (std::size_t i = 0; i < 3; ++i) {
       c.normalisation.mean[i] = parsed("mean").at(i).get<float>();
       c.normalisation.std[i] = parsed("std").at(i).get<float>();
+      const bool divides = std::isfinite(c.normalisation.std[i]) && c.normalisation.std[i] > 0;
+      if (!std::isfinite(c.normalisation.mean[i]) || !divides) {
+        fail("{}: its mean and std are those of no images", file.file.string());
+      }
     }
     if (const auto found = file.metadata.find("whitening");
         found != file.metadata.end() && found->second != "none") {
@@ -141,13 +146,15 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     c.best = {best.at("error").get<double>(), int_within(0, INT_MAX, best, "epoch", -1),
               best.at("split").get<std::string>()};
     c.metrics = parsed("metrics").get<std::vector<nlohmann::json>>();
-    const Settings& s = c.settings;
     const Metrics& sums = c.position.sums;
-    if (!exact || s.epochs < 1 || s.batch_size < 1 || s.save_every < 1 || s.threads < 0 ||
-        s.threads > 1024 || s.limit_train < 0 || s.limit_test < 0 || c.classes < 0 ||
-        c.position.epoch < 0 || c.position.step < 0 || sums.wrong < 0 || sums.wrong_top5 < 0 ||
-        sums.images < 0 || c.steps_per_epoch < 0 || c.best.epoch < 0) {
+    if (!exact || c.classes < 0 || c.position.epoch < 0 || c.position.step < 0 || sums.wrong < 0 ||
+        sums.wrong_top5 < 0 || sums.images < 0 || c.steps_per_epoch < 0 || c.best.epoch < 0) {
       fail("{}: its metadata has numbers that no run has", file.file.string());
+    }
+    try {
+      check(c.settings);
+    } catch (const Error& error) {
+      fail("{}: its metadata has settings that no run has: {}", file.file.string(), error.what());
     }
     return c;
   } catch (const nlohmann::json::exception& error) {

@@ -1,11 +1,14 @@
 #include "apps/options.h"
 
-#include <CLI/CLI.hpp>
+#include <omp.h>
+
+#include <algorithm>
+#include <climits>
 #include <cmath>
-#include <cstdlib>
+#include <initializer_list>
 #include <iostream>
 
-#include "apps/guarded_main.h"
+#include "apps/command_line.h"
 #include "apps/recipes.h"
 #include "kernels/error.h"
 #include "models/wide_resnet.h"
@@ -61,30 +64,20 @@ struct ModelParts {
   std::string block = "3,3";
 };
 
-[[noreturn]] void usage(const std::string& what) {
-  throw Error(what + "; see wrn_train --help", Status::kUsage);
-}
+[[noreturn]] void usage(const std::string& what) { throw Error(what, Status::kUsage); }
 
-void check(const Settings& s) {
-  const auto finite_at_least_0 = [](const char* flag, double value) {
-    if (!(std::isfinite(value) && value >= 0))
-      usage(fmt::format("{} {}: must be 0 or more", flag, value));
-  };
-  finite_at_least_0("--lr", s.lr);
-  finite_at_least_0("--weight-decay", s.weight_decay);
-  finite_at_least_0("--lr-drop-factor", s.lr_drop_factor);
-  if (!(s.momentum >= 0 && s.momentum < 1)) {
-    usage(fmt::format("--momentum {}: must be at least 0 and less than 1", s.momentum));
+constexpr int kMostEpochs = 100000, kMostBatch = 1 << 20, kMostImages = INT_MAX;
+
+/// Epochs, or the word none.
+std::vector<int> lr_drops_of(const std::vector<std::string>& words) {
+  if (words == std::vector<std::string>{"none"}) return {};
+  std::vector<int> drops;
+  for (const std::string& word : words) {
+    const std::string wrong = whole(0, kMostEpochs)(word);
+    if (!wrong.empty()) usage("--lr-drops: " + wrong);
+    drops.push_back(std::stoi(word));
   }
-  if (!(s.val_split >= 0 && s.val_split < 1)) {
-    usage(fmt::format("--val-split {}: must be at least 0 and less than 1", s.val_split));
-  }
-  for (std::size_t i = 0; i < s.lr_drops.size(); ++i) {
-    if (s.lr_drops[i] < 0 || (i > 0 && s.lr_drops[i] <= s.lr_drops[i - 1])) {
-      usage(
-          fmt::format("--lr-drops {}: must be epochs in rising order", fmt::join(s.lr_drops, ",")));
-    }
-  }
+  return drops;
 }
 
 /// What the recipe says of everything that the command line left open.
@@ -109,8 +102,59 @@ void apply_recipe(Settings& s, const std::set<std::string>& given) {
 
 }  // namespace
 
-Options parse_options(int argc, const char* const* argv) {
-  Options options;
+void check(const Settings& s) {
+  const auto finite_at_least_0 = [](const char* flag, double value) {
+    if (!(std::isfinite(value) && value >= 0))
+      usage(fmt::format("{} {}: must be finite, and 0 or more", flag, value));
+  };
+  finite_at_least_0("--lr", s.lr);
+  finite_at_least_0("--weight-decay", s.weight_decay);
+  finite_at_least_0("--lr-drop-factor", s.lr_drop_factor);
+  if (!(s.momentum >= 0 && s.momentum < 1)) {
+    usage(fmt::format("--momentum {}: must be at least 0 and less than 1", s.momentum));
+  }
+  if (!(s.val_split >= 0 && s.val_split < 1)) {
+    usage(fmt::format("--val-split {}: must be at least 0 and less than 1", s.val_split));
+  }
+  for (std::size_t i = 0; i < s.lr_drops.size(); ++i) {
+    if (s.lr_drops[i] < 0 || (i > 0 && s.lr_drops[i] <= s.lr_drops[i - 1])) {
+      usage(
+          fmt::format("--lr-drops {}: must be epochs in rising order", fmt::join(s.lr_drops, ",")));
+    }
+  }
+  const auto within = [](const char* flag, std::int64_t value, int low, int high) {
+    if (value < low || value > high)
+      usage(fmt::format("{} {}: must be from {} to {}", flag, value, low, high));
+  };
+  within("--epochs", s.epochs, 1, kMostEpochs);
+  within("--save-every", s.save_every, 1, kMostEpochs);
+  within("--batch-size", s.batch_size, 1, kMostBatch);
+  within("--threads", s.threads, 0, kMostThreads);
+  within("--limit-train", s.limit_train, 0, kMostImages);
+  within("--limit-test", s.limit_test, 0, kMostImages);
+  const auto one_of = [](const char* flag, const std::string& value,
+                         std::initializer_list<const char*> words) {
+    if (std::find(words.begin(), words.end(), value) == words.end())
+      usage(fmt::format("{} {}: must be one of {}", flag, value, fmt::join(words, ", ")));
+  };
+  one_of("--dataset", s.dataset, {"cifar10", "cifar100", "svhn", "synthetic"});
+  one_of("--svhn-extra", s.svhn_extra, {"auto", "yes", "no"});
+  one_of("--preprocess", s.preprocess, {"meanstd", "scale", "zca"});
+  one_of("--gamma-init", s.gamma_init, {"one", "uniform"});
+  one_of("--device", s.device, {"auto", "cpu", "cuda"});
+  one_of("--precision", s.precision, {"auto", "fp32", "tf32", "bf16"});
+  recipe_of(s.recipe);
+  WideResNetSpec spec = parse_model(s.model);
+  spec.dropout = static_cast<float>(s.dropout);
+  spec.blocks();
+  try {
+    nlohmann::json(s.data_path).dump();
+  } catch (const nlohmann::json::exception&) {
+    usage("--data-path: must be UTF-8, as checkpoints are; rename the directory");
+  }
+}
+
+std::optional<int> parse_options(int argc, const char* const* argv, Options& options) {
   Settings& s = options.settings;
   ModelParts parts;
   CLI::App app{kDescription, "wrn_train"};
@@ -121,7 +165,6 @@ Options parse_options(int argc, const char* const* argv) {
 
   const std::string data = "Data";
   app.add_option("--dataset", s.dataset, "cifar10, cifar100, svhn, or synthetic: drawn shapes")
-      ->check(CLI::IsMember({"cifar10", "cifar100", "svhn", "synthetic"}))
       ->capture_default_str()
       ->group(data);
   app.add_option(
@@ -131,27 +174,25 @@ Options parse_options(int argc, const char* const* argv) {
       ->group(data);
   app.add_option("--svhn-extra", s.svhn_extra,
                  "train on SVHN's extra images too: auto (where their file is there), yes or no")
-      ->check(CLI::IsMember({"auto", "yes", "no"}))
       ->capture_default_str()
       ->group(data);
   app.add_option("--preprocess", s.preprocess,
                  "meanstd: by the training set's mean and deviation; scale: divide by 255; zca: "
                  "global contrast normalisation and ZCA whitening, as in the paper's older tables")
-      ->check(CLI::IsMember({"meanstd", "scale", "zca"}))
       ->capture_default_str()
       ->group(data);
   app.add_flag("--no-augment", s.no_augment, "neither flip nor crop the training images")
       ->group(data);
   app.add_option("--val-split", s.val_split,
-                 "share of the training images held out for validation, 0 to 1")
+                 "share of the training images held out for validation, from 0 to below 1")
       ->capture_default_str()
       ->group(data);
   app.add_option("--limit-train", s.limit_train, "use the first N training images, 0 = all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole(0, kMostImages))
       ->capture_default_str()
       ->group(data);
   app.add_option("--limit-test", s.limit_test, "use the first N test images, 0 = all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole(0, kMostImages))
       ->capture_default_str()
       ->group(data);
 
@@ -170,7 +211,7 @@ Options parse_options(int argc, const char* const* argv) {
           ->group(model)
           ->default_str("B(3,3)"),
       app.add_option("--deepening", parts.deepening, "its deepening factor l")
-          ->check(CLI::Range(1, 16))
+          ->check(whole(1, 16))
           ->capture_default_str()
           ->group(model)};
   for (CLI::Option* part : part_options) part->excludes(name);
@@ -188,19 +229,22 @@ Options parse_options(int argc, const char* const* argv) {
       ->capture_default_str()
       ->group(training);
   app.add_option("--epochs", s.epochs, "passes over the training set")
-      ->check(CLI::Range(1, 100000))
+      ->check(whole(1, kMostEpochs))
       ->capture_default_str()
       ->group(training);
   app.add_option("-b,--batch-size", s.batch_size, "images a step")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(whole(1, kMostBatch))
       ->capture_default_str()
       ->group(training);
   app.add_option("--lr", s.lr, "learning rate")->capture_default_str()->group(training);
-  app.add_option("--lr-drops", s.lr_drops,
-                 "epochs (from 0) at whose start the rate drops, like 60,120,160")
-      ->delimiter(',')
-      ->group(training)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  std::vector<std::string> lr_drops;
+  auto* lr_drops_option =
+      app.add_option("--lr-drops", lr_drops,
+                     "epochs (from 0) at whose start the rate drops, like 60,120,160, or none")
+          ->delimiter(',')
+          ->type_name("EPOCHS")
+          ->group(training)
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--lr-drop-factor", s.lr_drop_factor, "what each drop multiplies the rate by")
       ->capture_default_str()
       ->group(training);
@@ -210,7 +254,6 @@ Options parse_options(int argc, const char* const* argv) {
   app.add_option(
          "--gamma-init", s.gamma_init,
          "batch norm's gamma at the start: one, or uniform in (0, 1), as in the paper's code")
-      ->check(CLI::IsMember({"one", "uniform"}))
       ->capture_default_str()
       ->group(training);
   app.add_option("--momentum", s.momentum, "Nesterov momentum")
@@ -223,24 +266,20 @@ Options parse_options(int argc, const char* const* argv) {
                "train on an epoch's last, smaller batch too (the paper drops it)")
       ->group(training);
   app.add_option("--seed", s.seed, "of weights, order, augmentation and dropout")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole(0, UINT64_MAX))
       ->capture_default_str()
       ->group(training);
 
   const std::string running = "Running";
-  app.add_option("--device", s.device, "auto, cpu or cuda")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
-      ->capture_default_str()
-      ->group(running);
+  app.add_option("--device", s.device, "auto, cpu or cuda")->capture_default_str()->group(running);
   app.add_option(
          "--precision", s.precision,
          "fp32, tf32 or bf16: what convolutions multiply, and bf16 also what is stored "
          "between layers; auto: bf16 on a GPU of compute capability 8.0 or later, else fp32")
-      ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}))
       ->capture_default_str()
       ->group(running);
   app.add_option("--threads", s.threads, "CPU cores to use, 0 = all")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole(0, kMostThreads))
       ->capture_default_str()
       ->group(running);
   app.add_option("-o,--output-dir", options.output_dir,
@@ -250,7 +289,7 @@ Options parse_options(int argc, const char* const* argv) {
       ->group(running);
   app.add_option("--save-every", s.save_every,
                  "epochs between checkpoints; the last is always saved")
-      ->check(CLI::Range(1, 100000))
+      ->check(whole(1, kMostEpochs))
       ->capture_default_str()
       ->group(running);
   app.add_flag("--tensorboard", s.tensorboard,
@@ -273,7 +312,6 @@ Options parse_options(int argc, const char* const* argv) {
                  "what --plan reckons with: the GPU's matrix rate in TFLOP/s and its memory's in "
                  "TB/s (default for bf16: those measured on an H100)")
       ->expected(2)
-      ->check(CLI::PositiveNumber)
       ->type_name("TFLOPS TBS")
       ->group(running)
       ->needs("--plan");
@@ -295,15 +333,7 @@ Options parse_options(int argc, const char* const* argv) {
   app.get_option("--plan")->excludes(resume_option);
   app.get_option("--overwrite")->excludes(resume_option);
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    std::exit(app.exit(help));
-  } catch (const CLI::CallForVersion& version) {
-    std::exit(app.exit(version));
-  } catch (const CLI::ParseError& error) {
-    usage(one_line(error.what()));
-  }
+  if (const auto status = parse_command_line(app, argc, argv)) return status;
 
   if (resume_option->count() > 0) options.resume = resume;
   for (const CLI::Option* option : app.get_options()) {
@@ -320,15 +350,19 @@ Options parse_options(int argc, const char* const* argv) {
     if (part_options[3]->count() > 0) s.model += fmt::format("-l{}", parts.deepening);
   }
   s.model = parse_model(s.model).name();
-  WideResNetSpec with_dropout;
-  with_dropout.dropout = static_cast<float>(s.dropout);
-  with_dropout.blocks();  // checks the dropout
-  check(s);
+  if (lr_drops_option->count() > 0) s.lr_drops = lr_drops_of(lr_drops);
+  // A run goes on in its own precision unless told another.
+  if (s.precision == "auto") options.given.erase("precision");
   apply_recipe(s, options.given);
+  check(s);
+  for (const double ceiling : options.ceilings) {
+    if (!(std::isfinite(ceiling) && ceiling > 0))
+      usage(fmt::format("--ceilings {}: must be finite, and above 0", ceiling));
+  }
   if (options.test_only && !options.resume && options.import_weights.empty()) {
     usage("--test-only needs weights: give --resume [FILE] or --import-weights FILE");
   }
-  return options;
+  return std::nullopt;
 }
 
 Device resolve_device(std::string& name) {
@@ -370,7 +404,6 @@ Settings resumed_settings(const Settings& saved, const Options& options) {
   nlohmann::json settings = saved;
   const nlohmann::json asked = options.settings;
   for (const std::string& key : options.given) {
-    if (key == "precision" && asked.at(key) == "auto") continue;  // a run goes on in its own
     if (!asked.contains(key) || asked[key] == settings[key]) continue;
     if (!kFree.contains(key)) {
       std::string flag = "--" + key;

@@ -37,6 +37,8 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Settings, dataset, data_path, model, recipe, 
                                    gamma_init, svhn_extra, val_split, seed, limit_train, limit_test,
                                    device, precision, threads, save_every, tensorboard)
 
+inline constexpr int kMostThreads = 1024;
+
 struct Options {
   Settings settings;
   std::set<std::string> given;  // the settings named on the command line
@@ -47,9 +49,13 @@ struct Options {
   std::string export_weights, import_weights;
 };
 
-/// Throws an Error(kUsage) for what is wrong on the command line. Prints and exits for --help and
-/// --version.
-Options parse_options(int argc, const char* const* argv);
+/// Reads the command line into `options`. Returns the exit status where it asked for the help or
+/// the version, which are printed then. Throws an Error(kUsage) for what is wrong with it.
+std::optional<int> parse_options(int argc, const char* const* argv, Options& options);
+
+/// Throws an Error(kUsage) that names the flag where a setting is what it cannot be, whether a flag
+/// or a checkpoint says so.
+void check(const Settings&);
 
 /// The device of this name, where "auto" is the GPU if it can be used. Leaves in `name` what it
 /// came to.

@@ -51,16 +51,16 @@ std::optional<int> parse(int argc, char** argv, Arguments& a) {
   app.add_option("IMAGES", a.files, "PNG, JPEG or .bin files")->required();
   app.add_flag("--json", a.json, "print JSON");
   app.add_option("--top", a.top, "how many classes to print")
-      ->check(CLI::Range(1, 1000))
+      ->check(whole(1, 1000))
       ->capture_default_str();
   app.add_option("--device", a.device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   app.add_option("--threads", a.threads, "CPU cores to use, 0 = all")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole(0, kMostThreads))
       ->capture_default_str();
   app.add_option("-b,--batch-size", a.batch_size, "images at a time")
-      ->check(CLI::Range(1, 1 << 16))
+      ->check(whole(1, 1 << 16))
       ->capture_default_str();
   return parse_command_line(app, argc, argv);
 }

@@ -30,7 +30,7 @@ void run(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--test", test, "Test images, 1 to 10000")->capture_default_str();
   app.add_option("--seed", seed, "Seed: the same seed gives the same bytes on every machine")
-      ->check(CLI::NonNegativeNumber)  // CLI11 alone would take -1 for 2^64 - 1
+      ->check(wrn::whole(0, UINT64_MAX))
       ->capture_default_str();
   if (wrn::parse_command_line(app, argc, argv)) return;
   wrn::write_synthetic(dir, train, test, seed);

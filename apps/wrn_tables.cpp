@@ -4,6 +4,7 @@
 // kept, and how far it is); table_runner (wrn_train for each run); table_pages (the result).
 #include <CLI/CLI.hpp>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -180,7 +181,7 @@ int run_command(int argc, char** argv) {
       ->allow_extra_args(false)
       ->capture_default_str();
   run_command->add_option("--runs", options.settings.runs, "runs of each row, of the seeds 1, 2...")
-      ->check(CLI::Range(1, 1000))
+      ->check(whole(1, 1000))
       ->capture_default_str();
   run_command->add_option("--device", options.device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
@@ -189,21 +190,21 @@ int run_command(int argc, char** argv) {
       ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}))
       ->capture_default_str();
   run_command->add_option("--threads", options.threads, "CPU cores to use, 0 = all")
-      ->check(CLI::Range(0, 1024))
+      ->check(whole(0, 1024))
       ->capture_default_str();
   Rehearsal& rehearsal = options.settings.rehearsal;
   const std::string group = "A rehearsal, kept apart and marked as one";
   run_command->add_option("--epochs", rehearsal.epochs, "instead of the recipe's")
-      ->check(CLI::Range(1, 100000))
+      ->check(whole(1, 100000))
       ->group(group);
   run_command->add_option("--limit-train", rehearsal.limit_train, "the first N training images")
-      ->check(CLI::PositiveNumber)
+      ->check(whole(1, INT_MAX))
       ->group(group);
   run_command->add_option("--limit-test", rehearsal.limit_test, "the first N test images")
-      ->check(CLI::PositiveNumber)
+      ->check(whole(1, INT_MAX))
       ->group(group);
   run_command->add_option("-b,--batch-size", rehearsal.batch_size, "instead of the recipe's")
-      ->check(CLI::Range(1, 1 << 20))
+      ->check(whole(1, 1 << 20))
       ->group(group);
   CLI::App* show_command = add_command("show", "write the tables anew, and print them");
   add_tables(show_command);

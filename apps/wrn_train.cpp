@@ -367,7 +367,8 @@ int run(const Options& options) {
 int main(int argc, char** argv) {
   return wrn::guarded_main("wrn_train", [&] {
     try {
-      const wrn::Options options = wrn::parse_options(argc, argv);
+      wrn::Options options;
+      if (const auto status = wrn::parse_options(argc, argv, options)) return *status;
       wrn::install_signal_handlers();
       return options.plan ? wrn::plan(options) : wrn::run(options);
     } catch (const wrn::Stopped& stopped) {

@@ -183,7 +183,9 @@ TEST_CASE("the flags of a run are wrn_train's, and say what the row says") {
     words.insert(words.begin(), "wrn_train");
     std::vector<const char*> argv;
     for (const std::string& word : words) argv.push_back(word.c_str());
-    const Settings s = parse_options(static_cast<int>(argv.size()), argv.data()).settings;
+    Options options;
+    REQUIRE(!parse_options(static_cast<int>(argv.size()), argv.data(), options));
+    const Settings& s = options.settings;
     REQUIRE(s.model == row.experiment.model);  // as the program itself would write it
     REQUIRE(s.dataset == row.experiment.dataset);
     REQUIRE(s.recipe == row.experiment.recipe);

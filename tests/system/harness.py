@@ -135,7 +135,7 @@ class SystemTest(unittest.TestCase):
         self.out = self.dir / "run"
 
     def command(self, *args):
-        return [str(program_path)] + [str(arg) for arg in args]
+        return [program_path] + [arg if isinstance(arg, bytes) else str(arg) for arg in args]
 
     def run_program(self, *args, **popen):
         done = subprocess.run(self.command(*args), capture_output=True, text=True,

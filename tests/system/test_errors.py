@@ -211,17 +211,21 @@ class TestBadFlags(harness.SystemTest):
                 (["--weight-decay", "nan"], "--weight-decay"),
                 (["--lr-drop-factor", -1], "--lr-drop-factor"),
                 (["--lr-drops", "5,3"], "--lr-drops"), (["--lr-drops", "-1"], "--lr-drops"),
+                (["--lr-drops", "3,none"], "none"), (["--lr-drops", "2.5"], "2.5"),
                 (["--epochs", 0], "--epochs"), (["--epochs", 1.5], "--epochs"),
-                (["--epochs", 10**12], "--epochs"),
+                (["--epochs", 10**12], "--epochs"), (["--epochs", "010"], "010"),
                 (["--batch-size", 0], "--batch-size"), (["-b", -5], "--batch-size"),
                 (["--save-every", 0], "--save-every"), (["--threads", -1], "--threads"),
-                (["--seed", -1], "--seed"), (["--seed", "x"], "--seed"),
+                (["--seed", -1], "from 0 to 18446744073709551615"), (["--seed", "x"], "--seed"),
+                (["--seed", 2**64], str(2**64)), (["--limit-train", 2**63], str(2**63)),
                 (["--limit-train", -1], "--limit-train"), (["--limit-test", -1], "--limit-test"),
                 (["--val-split", 1], "--val-split"), (["--val-split", "nan"], "--val-split"),
                 (["--dataset", "mnist"], "mnist"), (["--device", "tpu"], "tpu"),
                 (["--precision", "fp16"], "fp16"), (["--ceilings", 1, 1], "--plan"),
                 (["--plan", "--ceilings", 1], "--ceilings"),
                 (["--plan", "--ceilings", 0, 1], "--ceilings"),
+                (["--plan", "--ceilings", 1, "inf"], "--ceilings"),
+                (["--data-path", b"\xff"], ["--data-path", "UTF-8"]),
                 (["--plan", "--resume"], ["--plan", "--resume"]),
                 (["--recipe", "mine"], "mine"), (["--preprocess", "pca"], "pca"), (["--gamma-init", "two"], "two"),
                 (["--svhn-extra", "perhaps"], "perhaps"),
@@ -229,7 +233,30 @@ class TestBadFlags(harness.SystemTest):
                 (["--no-augment=maybe"], "--no-augment"),
                 (["--quiet\nline"], "--quiet line")]:
             with self.subTest(args):
-                self.fail_with(USAGE, *args, says=says)
+                result = self.fail_with(USAGE, *args, says=says)
+                self.assertLess(len(result.err), 250)
+        self.assertEqual(list(self.dir.iterdir()), [])
+
+    def test_empty_values(self):
+        """Each would be taken for 0, or for no flag."""
+        for flag in ("--dataset", "--data-path", "--svhn-extra", "--preprocess", "--val-split",
+                     "--limit-train", "--limit-test", "--model", "--depth", "--widen-factor",
+                     "--block", "--deepening", "--dropout", "--recipe", "--epochs", "--batch-size",
+                     "--lr", "--lr-drops", "--lr-drop-factor", "--gamma-init", "--momentum",
+                     "--weight-decay", "--seed", "--device", "--precision", "--threads",
+                     "--output-dir", "-o", "--save-every", "--resume", "--ceilings",
+                     "--export-weights", "--import-weights"):
+            with self.subTest(flag):
+                self.fail_with(USAGE, flag, "", says=f"the value of {flag} is empty")
+        for flag in ("--lr", "--resume", "--no-augment"):
+            self.fail_with(USAGE, f"{flag}=", says=f"the value of {flag} is empty")
+        for program, *args in (("wrn_predict", "x", "--top", ""), ("wrn_predict", "x", ""),
+                               ("wrn_report", "x", "-o", ""), ("wrn_synthetic", "x", "--seed", ""),
+                               ("wrn_tables", "run", "all", "--runs", "")):
+            done = subprocess.run([harness.program_path.parent / program, *args], cwd=self.dir,
+                                  capture_output=True, text=True, timeout=harness.TIME_LIMIT)
+            self.assertEqual(done.returncode, USAGE)
+            self.assertRegex(done.stderr, rf"\A{program}: [^\n]* is empty; see {program} --help\n\Z")
         self.assertEqual(list(self.dir.iterdir()), [])
 
     def test_usage_errors_seen_with_the_data(self):

@@ -41,6 +41,11 @@ class TestRecipes(harness.SystemTest):
                  "preprocess": "meanstd", "gamma_init": "one"})
             self.assertEqual(config["dataset"]["name"], "cifar10")
 
+    def test_no_drops(self):
+        config = self.config("--data-path", self.data, "--batch-size", 4, "--epochs", 3,
+                             "--lr-drops", "none")
+        self.assertEqual(config["lr_drops"], [])
+
     def test_a_data_set_has_its_recipe(self):
         config = self.config("--dataset", "svhn", "--data-path", SVHN, "--batch-size", 4,
                              "--epochs", 2)

@@ -72,6 +72,11 @@ class TestDamagedCheckpoint(AfterGoodRun):
                 ("settings", "limit_test", 2**64 - 1), ("settings", "lr_drops", [1, 2e32]),
                 ("settings", "lr_drops", [2**64 - 1]), ("settings", "lr_drops", [[1]]),
                 ("settings", "seed", -1), ("settings", "seed", 2e32),
+                ("settings", "batch_size", 2**31 - 1), ("settings", "lr", -5),
+                ("settings", "lr_drops", [3, 2]), ("settings", "lr_drops", [-1]),
+                ("settings", "dataset", "mnist"), ("settings", "device", "tpu"),
+                ("settings", "precision", "fp16"), ("settings", "model", "resnet-50"),
+                ("settings", "preprocess", "pca"), ("settings", "dropout", 1),
                 ("position", "epoch", -1), ("position", "epoch", 2e32),
                 ("position", "epoch", 2**32), ("position", "epoch", 0.5),
                 ("position", "step", -1), ("position", "step", None), ("position", "step", 2e32),
@@ -81,6 +86,8 @@ class TestDamagedCheckpoint(AfterGoodRun):
         self.refuse(self.with_metadata("steps_per_epoch", lambda old: -old))
         self.refuse(self.with_metadata("steps_per_epoch", lambda old: 2e32))
         self.refuse(self.with_metadata("classes", lambda old: 2e32))
+        self.refuse(self.with_metadata("std", lambda old: [0, *old[1:]]))
+        self.refuse(self.with_metadata("mean", lambda old: [1e300, *old[1:]]))
         self.refuse(self.with_metadata("settings", lambda old: []))
         self.refuse(self.with_metadata("metrics", lambda old: 1))
 
