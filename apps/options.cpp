@@ -398,6 +398,14 @@ Precision resolve_precision(std::string& name, Device device, bool insist) {
   return wanted;
 }
 
+void warn_of_threads(const char* program, int threads) {
+  const int cores = omp_get_num_procs();
+  if (threads <= cores) return;
+  std::cerr << fmt::format(
+      "{}: warning: {} threads on {} {} keep each other waiting: give --threads {}\n", program,
+      threads, cores, cores == 1 ? "core" : "cores", cores);
+}
+
 Settings resumed_settings(const Settings& saved, const Options& options) {
   static const std::set<std::string> kFree = {"data_path", "device",     "precision",
                                               "threads",   "save_every", "tensorboard"};

@@ -145,6 +145,7 @@ int run(int argc, char** argv) {
   if (const auto status = parse(argc, argv, arguments)) return *status;
   std::string device = arguments.device;
   Context context(resolve_device(device), arguments.threads);
+  if (context.device() == Device::kCpu) warn_of_threads("wrn_predict", context.threads());
   Classifier classifier(arguments.checkpoint, arguments.batch_size, context);
   Queue queue(classifier, arguments);
   int status = 0;

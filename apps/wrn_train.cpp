@@ -4,9 +4,12 @@
 // and kernels/.
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 
@@ -36,6 +39,19 @@ void install_signal_handlers() {
   for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
   // A write beyond a file size limit then fails like one to a full disk.
   std::signal(SIGXFSZ, SIG_IGN);
+}
+
+void warn(const std::string& what) { std::cerr << fmt::format("wrn_train: warning: {}\n", what); }
+
+/// As a word of a shell's command.
+std::string shell_word(const std::string& text) {
+  const bool plain = std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::strchr("_-+=./:,@%", c) != nullptr;
+  });
+  if (plain) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  return quoted + "'";
 }
 
 struct Data {
@@ -81,9 +97,7 @@ Normalisation normalisation_of(const Settings& settings, const Dataset& train) {
 
 std::optional<Whitening> whitening_of(const Settings& settings, const Dataset& train) {
   if (settings.preprocess != "zca") return std::nullopt;
-  return cached_whitening(
-      settings.data_path, train.images, kImageBytes,
-      [](const std::string& what) { std::cerr << fmt::format("wrn_train: warning: {}\n", what); });
+  return cached_whitening(settings.data_path, train.images, kImageBytes, warn);
 }
 
 nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const Trainer& trainer,
@@ -242,13 +256,11 @@ int run(const Options& options) {
 
   Checkpoint checkpoint;
   std::optional<Safetensors> saved;
-  int saved_threads = 0;
-  std::string saved_precision;
+  Settings begun;  // those that the resumed run was saved with
   if (options.resume) {
     saved = read_safetensors(file);
     checkpoint = checkpoint_of(*saved);
-    saved_threads = checkpoint.settings.threads;
-    saved_precision = checkpoint.settings.precision;
+    begun = checkpoint.settings;
     checkpoint.settings = resumed_settings(checkpoint.settings, options);
   } else {
     checkpoint.settings = options.settings;
@@ -269,16 +281,16 @@ int run(const Options& options) {
   Context context(device, settings.threads, resolve_precision(settings.precision, device, insist));
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
-  if (saved && settings.threads != saved_threads) {
-    std::cerr << fmt::format(
-        "wrn_train: warning: resuming with {} threads a run begun with {}: the results will differ "
-        "in their last digits\n",
-        settings.threads, saved_threads);
+  if (device == Device::kCpu) warn_of_threads("wrn_train", settings.threads);
+  if (saved && settings.threads != begun.threads) {
+    warn(
+        fmt::format("resuming with {} threads a run begun with {}: the results will differ in "
+                    "their last digits",
+                    settings.threads, begun.threads));
   }
-  if (saved && settings.precision != saved_precision) {
-    std::cerr << fmt::format(
-        "wrn_train: warning: resuming in {} a run begun in {}: the results will differ\n",
-        settings.precision, saved_precision);
+  if (saved && (settings.device != begun.device || settings.precision != begun.precision)) {
+    warn(fmt::format("resuming on {} in {} a run begun on {} in {}: the results will differ",
+                     settings.device, settings.precision, begun.device, begun.precision));
   }
 
   const Data data = read_data(settings);

@@ -88,7 +88,10 @@ class TestCudaResume(CudaTest):
         for begin, then in (("cuda", "cpu"), ("cpu", "cuda")):
             self.out = self.dir / begin
             self.stop_after_first_epoch(*self.flags(device=begin, epochs=12), "-o", self.out)
-            self.succeed("--resume", "-o", self.out, "--device", then)
+            result = self.run_program("--resume", "-o", self.out, "--device", then)
+            self.assertEqual(result.status, 0, result)
+            self.assertEqual(result.err, f"wrn_train: warning: resuming on {then} in fp32 a run begun "
+                                         f"on {begin} in fp32: the results will differ\n")
             self.assert_close_runs(self.out, self.dir / "reference")
             settings = json.loads(read_safetensors(self.out / CHECKPOINT)[0]["settings"])
             self.assertEqual(settings["device"], then)
@@ -126,13 +129,15 @@ class TestPrecision(CudaTest):
     def test_another_precision_is_taken_with_a_warning(self):
         for begin, then, flag in (("bf16", "tf32", ["--precision", "tf32"]),
                                   ("fp32", "bf16", ["--precision", "bf16"]),
-                                  ("bf16", "fp32", ["--device", "cpu"])):
-            self.out = self.dir / f"{begin}-{then}"
+                                  ("bf16", "fp32", ["--device", "cpu"]),
+                                  ("bf16", "fp32", ["--device", "cpu", "--precision", "auto"])):
+            self.out = self.dir / "-".join([begin, then, *flag])
             self.stop_after_first_epoch(*self.flags(epochs=3, precision=begin), "-o", self.out)
             result = self.run_program("--resume", "-o", self.out, *flag)
             self.assertEqual(result.status, 0, result)
-            self.assertEqual(result.err, f"wrn_train: warning: resuming in {then} a run begun in "
-                                         f"{begin}: the results will differ\n")
+            device = "cpu" if "cpu" in flag else "cuda"
+            self.assertEqual(result.err, f"wrn_train: warning: resuming on {device} in {then} a run "
+                                         f"begun on cuda in {begin}: the results will differ\n")
             self.assertEqual(self.settings()["precision"], then)
             self.assertEqual(self.config()["precision"], then)
 

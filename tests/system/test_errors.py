@@ -2,6 +2,8 @@
 import json
 import os
 import shutil
+import subprocess
+from pathlib import Path
 
 import harness
 from harness import (CHECKPOINT, NOT_FINITE, OUT_OF_MEMORY, RUNTIME, USAGE, position, read_metrics,
@@ -95,6 +97,26 @@ class TestOutputDirectory(harness.SystemTest):
                                   self.dir / "two", "--threads", 2)
         self.assertEqual(result.status, 0, result)
         self.assertRegex(result.err, r"\Awrn_train: warning: [^\n]*2 threads[^\n]*with 1[^\n]*\n\Z")
+
+    def on_one_core(self, *args):
+        """The warnings of a program that succeeds there."""
+        done = subprocess.run([str(arg) for arg in args], capture_output=True, text=True,
+                              cwd=self.dir, timeout=harness.TIME_LIMIT,
+                              preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stderr
+
+    def test_more_threads_than_cores_warn(self):
+        """Whether a flag or the checkpoint asks for them."""
+        program, new = harness.program_path, self.dir / "new"
+        for args in ([program, *self.flags(threads=2, epochs=1), "-o", new],
+                     [program, "--test-only", "--resume", "-o", new],
+                     [program.parent / "wrn_predict", new / CHECKPOINT, "--device", "cpu",
+                      "--threads", 2, self.data / "test_batch.bin"]):
+            self.assertEqual(self.on_one_core(*args),
+                             f"{Path(args[0]).name}: warning: 2 threads on 1 core keep each other "
+                             "waiting: give --threads 1\n")
+        self.assertEqual(self.on_one_core(program, *self.flags(epochs=1), "-o", self.dir / "one"), "")
 
     def test_other_data(self):
         other = self.dir / "other_data"
