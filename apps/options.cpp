@@ -42,7 +42,7 @@ Files written to the output directory
   metrics.jsonl        a line an epoch; losses, and errors in percent
   report.html          curves, mistakes, network and configuration on one page
   predictions.safetensors  what it said of every test image, for wrn_report; with --test-only too,
-                       where -o is given and has none yet
+                       where -o is given: a run there keeps those it has
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
   best.safetensors     the checkpoint of the lowest error among the epochs saved (--save-every), on
                        the validation split if there is one
@@ -169,8 +169,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
       ->group(data);
   app.add_option(
          "--data-path", s.data_path,
-         "directory of the files (default ./cifar; ./svhn; ./synthetic, which is drawn when "
-         "it is not there)")
+         "directory of the files (default ./cifar; ./svhn; ./synthetic, which is drawn for a "
+         "new run when it is not there)")
       ->group(data);
   app.add_option("--svhn-extra", s.svhn_extra,
                  "train on SVHN's extra images too: auto (where their file is there), yes or no")
@@ -304,9 +304,10 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
   app.add_flag("--nvtx", options.nvtx,
                "make every op an NVTX range for profilers (CUDA; without CUDA graphs)")
       ->group(running);
-  app.add_flag("--plan", options.plan,
-               "print the steps of one training step, what they read and write, the memory and the "
-               "modelled time, and stop")
+  app.add_flag(
+         "--plan", options.plan,
+         "print the steps of one training step, in bf16 unless --precision says otherwise, what "
+         "they read and write, the memory and the modelled time, and stop")
       ->group(running);
   app.add_option("--ceilings", options.ceilings,
                  "what --plan reckons with: the GPU's matrix rate in TFLOP/s and its memory's in "
@@ -319,7 +320,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
 
   const std::string weights = "Weights";
   app.add_flag("--test-only", options.test_only,
-               "measure the test error of --resume's or --import-weights' network and stop")
+               "measure the test error of --resume's or --import-weights' network and stop; "
+               "--batch-size and --limit-test may then differ from those of the run")
       ->group(weights);
   app.add_option("--export-weights", options.export_weights,
                  "write the final weights to FILE (safetensors, PyTorch's names)")
@@ -409,11 +411,12 @@ void warn_of_threads(const char* program, int threads) {
 Settings resumed_settings(const Settings& saved, const Options& options) {
   static const std::set<std::string> kFree = {"data_path", "device",     "precision",
                                               "threads",   "save_every", "tensorboard"};
+  static const std::set<std::string> kFreeInTest = {"batch_size", "limit_test"};
   nlohmann::json settings = saved;
   const nlohmann::json asked = options.settings;
   for (const std::string& key : options.given) {
     if (!asked.contains(key) || asked[key] == settings[key]) continue;
-    if (!kFree.contains(key)) {
+    if (!kFree.contains(key) && !(options.test_only && kFreeInTest.contains(key))) {
       std::string flag = "--" + key;
       for (char& c : flag) c = c == '_' ? '-' : c;
       usage(fmt::format("{} {} contradicts the {} of the run to be resumed", flag,

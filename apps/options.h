@@ -73,7 +73,8 @@ Precision resolve_precision(std::string& name, Device, bool insist);
 void warn_of_threads(const char* program, int threads);
 
 /// The settings of a checkpoint, changed by those of the command line that may change: where the
-/// data is, and how the program runs. Throws an Error(kUsage) for any other that differs.
+/// data is, how the program runs, and how many images are tested, and at a time, where nothing is
+/// trained. Throws an Error(kUsage) for any other that differs.
 Settings resumed_settings(const Settings& saved, const Options& options);
 
 }  // namespace wrn

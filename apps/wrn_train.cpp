@@ -20,6 +20,7 @@
 #include "apps/run_directory.h"
 #include "apps/trainer.h"
 #include "data/cifar.h"
+#include "data/files.h"
 #include "data/svhn.h"
 #include "data/synthetic.h"
 #include "engine/checkpoint.h"
@@ -65,10 +66,17 @@ Dataset first(Dataset dataset, std::int64_t limit) {
   return dataset;
 }
 
-Data read_data(const Settings& settings) {
+/// Draws the synthetic data set where it is missing, but only for a new run: what another was
+/// trained on is somewhere else then.
+Data read_data(const Settings& settings, bool new_run) {
   const std::filesystem::path path = settings.data_path;
-  if (settings.dataset == "synthetic" && !std::filesystem::exists(path))
+  if (settings.dataset == "synthetic" && missing(path)) {
+    if (!new_run) {
+      fail("{}: no such directory; it is drawn for new runs only: say with --data-path where it is",
+           path.string());
+    }
     write_synthetic(path, 5000, 1000, 1);
+  }
   const auto read = [&](Split split) {
     if (settings.dataset == "svhn") {
       return read_svhn(path, split,
@@ -177,12 +185,6 @@ int plan(const Options& options) {
   return 0;
 }
 
-/// Whether something is there, as far as can be seen.
-bool is_there(const std::filesystem::path& path) {
-  std::error_code error;
-  return std::filesystem::exists(path, error);
-}
-
 /// Refuses what would cost a run its files: another run, or this one's later epochs. `file`: the
 /// checkpoint to be resumed, at `position`; empty where there is none.
 void protect_runs(const Options& options, const RunDirectory& directory,
@@ -222,7 +224,7 @@ void protect_runs(const Options& options, const RunDirectory& directory,
 void check_export(const std::filesystem::path& path, const RunDirectory& directory) {
   const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
   const RunDirectory other(parent);
-  if (other.writes(path.filename()) && (directory.contains(path) || is_there(other.config()))) {
+  if (other.writes(path.filename()) && (directory.contains(path) || !missing(other.config()))) {
     throw Error(fmt::format("--export-weights {}: a run keeps its own there; give another name",
                             path.string()),
                 Status::kUsage);
@@ -244,15 +246,19 @@ int run(const Options& options) {
   std::filesystem::path file;  // to be resumed
   if (options.resume) {
     file = options.resume->empty() ? directory.latest() : std::filesystem::path(*options.resume);
+    if (std::error_code error; std::filesystem::is_directory(file, error)) {
+      fail("{} is a directory: give --resume {}, or --resume -o {}", file.string(),
+           shell_word(RunDirectory(file).latest().string()), shell_word(file.string()));
+    }
     if (options.output_dir.empty()) {
       directory = RunDirectory(file.has_parent_path() ? file.parent_path() : ".");
     }
   }
   // Measuring the test error leaves a run's directory as it is, but for predictions that it lacks.
   const bool writes =
-      !options.test_only || (!options.output_dir.empty() && !is_there(directory.predictions()));
+      !options.test_only || (!options.output_dir.empty() && missing(directory.predictions()));
   // First of all, so that what is found there stays so. A FILE that is missing makes no directory.
-  if (writes && (file.empty() || is_there(file))) directory.prepare();
+  if (writes && (file.empty() || !missing(file))) directory.prepare();
 
   Checkpoint checkpoint;
   std::optional<Safetensors> saved;
@@ -293,16 +299,20 @@ int run(const Options& options) {
                      settings.device, settings.precision, begun.device, begun.precision));
   }
 
-  const Data data = read_data(settings);
+  const Data data = read_data(settings, !saved && !options.test_only);
   // A run is not resumed on other images than it was begun with.
   const std::string data_checksum = checksum(std::array{&data.train, &data.test});
   if (saved) {
     if (data.train.classes() != checkpoint.classes) {
       fail("the data has {} classes, the checkpoint {}", data.train.classes(), checkpoint.classes);
     }
-    if (!options.test_only && data_checksum != checkpoint.data_checksum) {
-      fail("{} does not hold the images that the run was begun with: its checksum is {} and not {}",
-           settings.data_path, data_checksum, checkpoint.data_checksum);
+    if (data_checksum != checkpoint.data_checksum) {
+      const std::string what = fmt::format(
+          "the images of {} are not those that the run was begun with: their checksum is {} and "
+          "not {}",
+          settings.data_path, data_checksum, checkpoint.data_checksum);
+      if (!options.test_only) throw Error(what);
+      warn(what);
     }
   } else {
     checkpoint.classes = data.train.classes();
@@ -341,7 +351,7 @@ int run(const Options& options) {
   } else {
     checkpoint.steps_per_epoch = trainer.steps_per_epoch();
     // The best so far may have stayed in another directory.
-    if (!is_there(directory.best())) checkpoint.best = {};
+    if (missing(directory.best())) checkpoint.best = {};
     // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
     // is overwritten there is always one or the other.
     directory.save(checkpoint, trainer.model().parameters(), false);
@@ -355,10 +365,11 @@ int run(const Options& options) {
     try {
       trainer.train(checkpoint, directory, config, progress);
     } catch (const Stopped&) {
-      progress.message(fmt::format(
-          "stopped in epoch {}, after step {}; go on with: wrn_train --resume "
-          "-o {}",
-          checkpoint.position.epoch + 1, checkpoint.position.step, directory.path().string()));
+      progress.message(
+          fmt::format("stopped in epoch {}, after step {}; go on with: wrn_train --resume "
+                      "-o {}",
+                      checkpoint.position.epoch + 1, checkpoint.position.step,
+                      shell_word(directory.path().string())));
       throw;
     }
     const nlohmann::json& last = checkpoint.metrics.back();

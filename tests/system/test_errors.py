@@ -1,6 +1,7 @@
 """What goes wrong: each error is one line with the reason, the right exit status, and no loss."""
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,6 +67,13 @@ class TestOutputDirectory(harness.SystemTest):
             with self.subTest(flag):
                 self.refuse(USAGE, "--resume", "-o", self.out, flag, value, says=flag)
         self.refuse(USAGE, "--resume", "-o", self.out, "--no-augment", says="--no-augment")
+        # Nor does it in a test what changes no answer.
+        expected = f"test error {read_metrics(self.out)[-1]['test_error']:.2f}%"
+        tested = self.succeed("--test-only", "--resume", "-o", self.out, "-b", 7)
+        self.assertIn(expected, tested.out)
+        result = self.run_program("--test-only", "--resume", "-o", self.out, "--limit-test", 10)
+        self.assertIn(" 10 test images", result.out)
+        self.refuse(USAGE, "--test-only", "--resume", "-o", self.out, "--seed", 2, says="--seed")
         # What says the same as the run, or may change, does not contradict it.
         self.succeed("--resume", "-o", self.out, "--lr", 0.1, "--epochs", 3, "--save-every", 2,
                      "--device", "auto", "--data-path", self.data)
@@ -78,7 +86,8 @@ class TestOutputDirectory(harness.SystemTest):
         self.fail_with(RUNTIME, "--resume", "-o", self.dir / "none", says=self.dir / "none")
         self.fail_with(RUNTIME, "--resume", self.dir / "x.safetensors",
                        says=self.dir / "x.safetensors")
-        self.fail_with(RUNTIME, "--resume", empty, says=empty)
+        self.fail_with(RUNTIME, "--resume", empty,
+                       says=[f"--resume {empty / CHECKPOINT}", f"--resume -o {empty}"])
         self.fail_with(RUNTIME, "--import-weights", self.dir / "x.safetensors",
                        *self.flags(), "-o", empty, says=self.dir / "x.safetensors")
 
@@ -123,7 +132,49 @@ class TestOutputDirectory(harness.SystemTest):
         harness.write_cifar10(other, seed=2)
         best = self.out / "best.safetensors"
         self.refuse(RUNTIME, "--resume", best, "--data-path", other, says=[other, "checksum"])
-        self.succeed("--test-only", "--resume", best, "--data-path", other)  # what it is for
+        result = self.run_program("--test-only", "--resume", best, "--data-path", other)
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(result.err, rf"\Awrn_train: warning: [^\n]*{other}[^\n]*checksum[^\n]*\n\Z")
+
+    def test_synthetic_data_is_drawn_for_new_runs_only(self):
+        """Any other run was begun on data that is somewhere else."""
+        flags = ["synthetic" if flag == "cifar10" else flag for flag in self.flags(epochs=1)]
+        run = self.dir / "synthetic"
+        self.succeed(*flags, "-o", run)
+        nowhere = self.dir / "nowhere"
+        for args in (["--resume", "-o", run], ["--resume", "-o", run, "--test-only"]):
+            self.fail_with(RUNTIME, *args, "--data-path", nowhere, says=[nowhere, "--data-path"])
+        flags = [nowhere if flag is self.data else flag for flag in flags]
+        self.fail_with(RUNTIME, *flags, "--test-only", "--import-weights", run / CHECKPOINT,
+                       says=[nowhere, "--data-path"])
+        self.assertFalse(nowhere.exists())
+
+    def test_the_command_to_go_on_can_be_pasted(self):
+        for name in ("wrn-10-1-B(3,1)", "it's $HOME"):
+            run = self.dir / name
+            process = subprocess.Popen(self.command(*self.flags(epochs=1000), "-o", name),
+                                       stdout=subprocess.PIPE, text=True, cwd=self.dir)
+            while process.poll() is None and not (run / "best.safetensors").exists():
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=harness.TIME_LIMIT)
+            (command,) = re.findall(r"go on with: (.*)", out)
+            tested = subprocess.run(["bash", "-c", command + " --test-only"], cwd=self.dir,
+                                    capture_output=True, text=True, timeout=harness.TIME_LIMIT,
+                                    env=os.environ | {
+                                        "PATH": f"{harness.program_path.parent}:{os.environ['PATH']}"})
+            self.assertEqual((tested.returncode, tested.stderr), (0, ""), command)
+
+    def test_a_path_that_cannot_be_looked_at(self):
+        loop = self.dir / "loop"
+        loop.symlink_to(loop)
+        why = "Too many levels of symbolic links"
+        self.fail_with(RUNTIME, "--dataset", "synthetic", "--data-path", loop,
+                       says=f"{loop}: cannot be read: {why}")
+        (self.out / "predictions.safetensors").unlink()
+        (self.out / "predictions.safetensors").symlink_to(loop)
+        self.succeed("--test-only", "--resume", "-o", self.out)
+
 
     def test_directory_that_cannot_be_made(self):
         file = self.dir / "file"
