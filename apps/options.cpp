@@ -1,7 +1,5 @@
 #include "apps/options.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <climits>
 #include <cmath>
@@ -401,7 +399,7 @@ Precision resolve_precision(std::string& name, Device device, bool insist) {
 }
 
 void warn_of_threads(const char* program, int threads) {
-  const int cores = omp_get_num_procs();
+  const int cores = usable_cores();
   if (threads <= cores) return;
   std::cerr << fmt::format(
       "{}: warning: {} threads on {} {} keep each other waiting: give --threads {}\n", program,

@@ -10,6 +10,7 @@
 #include "apps/report.h"
 #include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
+#include "engine/descriptor.h"
 #include "kernels/error.h"
 
 namespace wrn {
@@ -18,16 +19,12 @@ namespace fs = std::filesystem;
 
 /// On the directory itself. Some file systems have no locks: there it is none.
 struct RunDirectory::Lock {
-  int descriptor;
-  fs::path made;  // the directory, where it was not there before
+  explicit Lock(const fs::path& directory)
+      : descriptor(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {}
+  ~Lock() { ::rmdir(made.c_str()); }  // fails if anything is in it
 
-  Lock(int descriptor, fs::path made) : descriptor(descriptor), made(std::move(made)) {}
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-  ~Lock() {
-    ::rmdir(made.c_str());  // fails if anything is in it
-    ::close(descriptor);
-  }
+  Descriptor descriptor;
+  fs::path made;  // the directory, where it was not there before
 };
 
 std::vector<fs::path> RunDirectory::files() const {
@@ -60,13 +57,13 @@ void RunDirectory::prepare() {
     fail("cannot make the output directory {}: {}; give another with -o", directory_.string(),
          error ? error.message() : "there is a file of that name");
   }
-  const int descriptor = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    ::close(descriptor);
+  const auto lock = std::make_shared<Lock>(directory_);
+  if (::flock(lock->descriptor.number(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
     fail("another wrn_train is at work in {}: wait for its end, or give another -o",
          directory_.string());
   }
-  lock_ = std::make_shared<Lock>(descriptor, made ? directory_ : fs::path());
+  if (made) lock->made = directory_;
+  lock_ = lock;
   remove_stale_temporaries(directory_);
 }
 

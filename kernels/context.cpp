@@ -28,6 +28,8 @@ bool supports(Device device, Precision precision) {
 }
 #endif
 
+int usable_cores() { return std::min(omp_get_num_procs(), cgroup_cores()); }
+
 const char* name_of(Precision precision) {
   switch (precision) {
     case Precision::kFp32:
@@ -54,7 +56,7 @@ Context::Context(Device device, int threads, Precision precision)
   WRN_CHECK(supports(device, precision), "{} does not compute in {}", device_name(device),
             name_of(precision));
   WRN_CHECK(threads >= 0, "a context of {} threads", threads);
-  threads_ = threads > 0 ? threads : std::min(omp_get_num_procs(), cgroup_cores());
+  threads_ = threads > 0 ? threads : usable_cores();
 #if defined(WRN_CUDA)
   if (device == Device::kCuda) {
     runtime_ = std::make_shared<cuda::Runtime>();

@@ -34,6 +34,9 @@ enum class Precision { kFp32, kTf32, kBf16 };
 /// "fp32", "tf32", "bf16"
 const char* name_of(Precision);
 
+/// How many cores the process may keep busy: those it may run on, or a container's share of them.
+int usable_cores();
+
 /// Throws an Error that says what to do when `device` cannot be used: a build without CUDA, no GPU,
 /// too old a driver, or a GPU that this build has no code for.
 void check_available(Device device);
@@ -47,7 +50,7 @@ bool supports(Device device, Precision precision);
 
 class Context {
  public:
-  /// `threads`: how many cores the CPU's launchers use, 0 = all that the process may run on. Throws
+  /// `threads`: how many cores the CPU's launchers use, 0 = usable_cores(). Throws
   /// an Error where the device does not support the precision.
   explicit Context(Device device = Device::kCpu, int threads = 0,
                    Precision precision = Precision::kFp32);
