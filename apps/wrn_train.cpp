@@ -238,6 +238,70 @@ void check_export(const std::filesystem::path& path, const RunDirectory& directo
   }
 }
 
+/// The images: those that a resumed run was begun with; of a new one the checkpoint gets what it
+/// keeps of them.
+Data data_of(Checkpoint& checkpoint, bool resumed, bool test_only) {
+  const Settings& settings = checkpoint.settings;
+  Data data = read_data(settings, !resumed && !test_only);
+  const std::string data_checksum = checksum(std::array{&data.train, &data.test});
+  if (resumed) {
+    if (data.train.classes() != checkpoint.classes) {
+      fail("the data has {} classes, the checkpoint {}", data.train.classes(), checkpoint.classes);
+    }
+    if (data_checksum != checkpoint.data_checksum) {
+      const std::string what = fmt::format(
+          "the images of {} are not those that the run was begun with: their checksum is {} and "
+          "not {}",
+          settings.data_path, data_checksum, checkpoint.data_checksum);
+      if (!test_only) throw Error(what);
+      warn(what);
+    }
+  } else {
+    checkpoint.classes = data.train.classes();
+    checkpoint.class_names = data.train.class_names;
+    checkpoint.normalisation = normalisation_of(settings, data.train);
+    checkpoint.whitening = whitening_of(settings, data.train);
+  }
+  checkpoint.data_checksum = data_checksum;
+  return data;
+}
+
+/// From where the checkpoint is to the last epoch.
+void train(Trainer& trainer, Checkpoint& checkpoint, const Data& data, RunDirectory& directory,
+           const Options& options) {
+  checkpoint.steps_per_epoch = trainer.steps_per_epoch();
+  // The best so far may have stayed in another directory.
+  if (missing(directory.best())) checkpoint.best = {};
+  // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
+  // is overwritten there is always one or the other.
+  directory.save(checkpoint, trainer.model().parameters(), false);
+  if (options.overwrite) directory.remove_leftovers();
+  if (checkpoint.settings.tensorboard) directory.begin_events();
+  const nlohmann::json config =
+      config_of(checkpoint, data, trainer, trainer.model().parameters().count());
+  directory.write_config(config);
+  directory.write_metrics(config, checkpoint.metrics);
+  Progress progress(options.quiet, checkpoint.settings.epochs, std::cout,
+                    isatty(STDOUT_FILENO) != 0);
+  try {
+    trainer.train(checkpoint, directory, config, progress);
+  } catch (const Stopped&) {
+    progress.message(
+        fmt::format("stopped in epoch {}, after step {}; go on with: wrn_train --resume "
+                    "-o {}",
+                    checkpoint.position.epoch + 1, checkpoint.position.step,
+                    shell_word(directory.path().string())));
+    throw;
+  }
+  const nlohmann::json& last = checkpoint.metrics.back();
+  std::cout << fmt::format(
+      "test error {:.2f}% after {} epochs ({}: {:.2f}% on the {} images, epoch {}); report: "
+      "{}\n",
+      last.at("test_error").get<double>(), checkpoint.settings.epochs,
+      directory.best().filename().string(), checkpoint.best.error, checkpoint.best.split,
+      checkpoint.best.epoch, directory.report().string());
+}
+
 int run(const Options& options) {
   RunDirectory directory(options.output_dir.empty()
                              ? fmt::format("runs/{}-{}-seed{}", options.settings.dataset,
@@ -299,29 +363,7 @@ int run(const Options& options) {
                      settings.device, settings.precision, begun.device, begun.precision));
   }
 
-  const Data data = read_data(settings, !saved && !options.test_only);
-  // A run is not resumed on other images than it was begun with.
-  const std::string data_checksum = checksum(std::array{&data.train, &data.test});
-  if (saved) {
-    if (data.train.classes() != checkpoint.classes) {
-      fail("the data has {} classes, the checkpoint {}", data.train.classes(), checkpoint.classes);
-    }
-    if (data_checksum != checkpoint.data_checksum) {
-      const std::string what = fmt::format(
-          "the images of {} are not those that the run was begun with: their checksum is {} and "
-          "not {}",
-          settings.data_path, data_checksum, checkpoint.data_checksum);
-      if (!options.test_only) throw Error(what);
-      warn(what);
-    }
-  } else {
-    checkpoint.classes = data.train.classes();
-    checkpoint.class_names = data.train.class_names;
-    checkpoint.normalisation = normalisation_of(settings, data.train);
-    checkpoint.whitening = whitening_of(settings, data.train);
-  }
-  checkpoint.data_checksum = data_checksum;
-
+  const Data data = data_of(checkpoint, saved.has_value(), options.test_only);
   Trainer trainer(settings, data.train, data.test, checkpoint.normalisation,
                   checkpoint.whitening ? &*checkpoint.whitening : nullptr, context, g_stop,
                   options.test_only ? Purpose::kTest : Purpose::kTrain);
@@ -349,36 +391,7 @@ int run(const Options& options) {
     std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n", file.string(),
                              checkpoint.position.epoch, settings.epochs);
   } else {
-    checkpoint.steps_per_epoch = trainer.steps_per_epoch();
-    // The best so far may have stayed in another directory.
-    if (missing(directory.best())) checkpoint.best = {};
-    // The checkpoint comes first: from then on the run can be resumed, and in place of a run that
-    // is overwritten there is always one or the other.
-    directory.save(checkpoint, trainer.model().parameters(), false);
-    if (options.overwrite) directory.remove_leftovers();
-    if (settings.tensorboard) directory.begin_events();
-    const nlohmann::json config =
-        config_of(checkpoint, data, trainer, trainer.model().parameters().count());
-    directory.write_config(config);
-    directory.write_metrics(config, checkpoint.metrics);
-    Progress progress(options.quiet, settings.epochs, std::cout, isatty(STDOUT_FILENO) != 0);
-    try {
-      trainer.train(checkpoint, directory, config, progress);
-    } catch (const Stopped&) {
-      progress.message(
-          fmt::format("stopped in epoch {}, after step {}; go on with: wrn_train --resume "
-                      "-o {}",
-                      checkpoint.position.epoch + 1, checkpoint.position.step,
-                      shell_word(directory.path().string())));
-      throw;
-    }
-    const nlohmann::json& last = checkpoint.metrics.back();
-    std::cout << fmt::format(
-        "test error {:.2f}% after {} epochs ({}: {:.2f}% on the {} images, epoch {}); report: "
-        "{}\n",
-        last.at("test_error").get<double>(), settings.epochs, directory.best().filename().string(),
-        checkpoint.best.error, checkpoint.best.split, checkpoint.best.epoch,
-        directory.report().string());
+    train(trainer, checkpoint, data, directory, options);
   }
   if (!options.export_weights.empty()) export_weights(options.export_weights, checkpoint, trainer);
   return 0;

@@ -264,8 +264,9 @@ class TestStandardOutput(ToolTest):
 
     def commands(self):
         run = ["--test-only", "--resume", "-o", self.run_dir]
-        return [("wrn_train", *run), ("wrn_train", "--plan"), ("wrn_tables", "list"),
-                ("wrn_tables", "--help"), ("wrn_report", self.run_dir), ("wrn_predict", "--version"),
+        return [("wrn_train", *run), ("wrn_train", "--plan"), ("wrn_train", "--help"),
+                ("wrn_tables", "list"), ("wrn_tables", "--help"), ("wrn_report", self.run_dir),
+                ("wrn_predict", "--version"),
                 ("wrn_predict", self.checkpoint, self.data / "test_batch.bin"),
                 ("wrn_synthetic", "--help"), ("wrn_synthetic", "set", "--train", 5, "--test", 1)]
 
