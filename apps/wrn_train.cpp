@@ -336,9 +336,7 @@ int run(const Options& options) {
     checkpoint.settings = options.settings;
   }
   Settings& settings = checkpoint.settings;
-  if (!options.test_only || !options.output_dir.empty()) {
-    protect_runs(options, directory, file, checkpoint.position);
-  }
+  if (writes) protect_runs(options, directory, file, checkpoint.position);
   const bool finished = checkpoint.position.epoch >= settings.epochs;
   if (writes && (options.test_only || !finished)) {
     directory.check_writable(settings.tensorboard && !options.test_only);

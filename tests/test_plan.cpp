@@ -411,6 +411,7 @@ TEST_CASE("the copies are the filters' values, rounded, after each way of settin
 TEST_CASE("a checkpoint of before there were precisions is of fp32") {
   Checkpoint checkpoint;
   checkpoint.settings.precision = "bf16";
+  checkpoint.normalisation = {{0, 0, 0}, {1, 1, 1}};
   Safetensors file;
   file.metadata = to_metadata(checkpoint);
   CHECK(checkpoint_of(file).settings.precision == "bf16");
