@@ -40,7 +40,7 @@ Files written to the output directory
   metrics.jsonl        a line an epoch; losses, and errors in percent
   report.html          curves, mistakes, network and configuration on one page
   predictions.safetensors  what it said of every test image, for wrn_report; with --test-only too,
-                       where -o is given: a run there keeps those it has
+                       where -o is given and has none yet
   latest.safetensors   everything needed to go on: weights, statistics, momentum, position
   best.safetensors     the checkpoint of the lowest error among the epochs saved (--save-every), on
                        the validation split if there is one
