@@ -31,12 +31,12 @@ inline CLI::Validator whole(std::uint64_t low, std::uint64_t high) {
 /// Throws where a value is empty, as in --lr "" or --lr=: CLI11 by itself takes that for 0, or for
 /// none.
 inline void check_no_value_is_empty(int argc, const char* const* argv) {
-  for (int i = 1; i < argc; ++i) {
+  for (int i = 1; i < argc && argv[i] != std::string_view("--"); ++i) {
     const std::string_view word = argv[i], before = argv[i - 1];
     if (word.empty() && !(i > 1 && before.starts_with('-'))) {
       throw CLI::ValidationError(fmt::format("argument {} is empty", i));
     }
-    if (word.empty() || (word.starts_with('-') && word.find('=') == word.size() - 1)) {
+    if (word.empty() || (word.starts_with("--") && word.find('=') == word.size() - 1)) {
       throw CLI::ValidationError(fmt::format(
           "the value of {} is empty", word.empty() ? before : word.substr(0, word.size() - 1)));
     }

@@ -200,9 +200,11 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
                    ->group(model);
   std::vector<CLI::Option*> part_options = {
       app.add_option("--depth", parts.depth, "instead of --model: its depth")
+          ->check(whole(1, INT_MAX))
           ->capture_default_str()
           ->group(model),
       app.add_option("--widen-factor", parts.widen, "its widening factor k")
+          ->check(whole(1, INT_MAX))
           ->capture_default_str()
           ->group(model),
       app.add_option("--block", parts.block, "its block type, like \"B(3,1)\" or 3,1")

@@ -41,7 +41,8 @@ fs::path RunDirectory::file_of_a_run() const {
 }
 
 bool RunDirectory::writes(const fs::path& name) const {
-  return std::ranges::any_of(files(),
+  return name == tensorboard().filename() ||
+         std::ranges::any_of(files(),
                              [&](const fs::path& file) { return file.filename() == name; });
 }
 

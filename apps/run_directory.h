@@ -30,7 +30,7 @@ class RunDirectory {
 
   /// One of the files that a run writes; empty where the directory holds none.
   std::filesystem::path file_of_a_run() const;
-  /// Whether a run writes a file of this name.
+  /// Whether a run writes a file or directory of this name.
   bool writes(const std::filesystem::path& name) const;
   /// Whether the file lies in this directory, not in one below it.
   bool contains(const std::filesystem::path& file) const;

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <climits>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -27,8 +28,11 @@ void run(int argc, char** argv) {
                  "Directory to make; it must not exist, or be empty, or hold this set")
       ->required();
   app.add_option("--train", train, "Training images, 5 to 50000, over five files")
+      ->check(wrn::whole(0, INT_MAX))
       ->capture_default_str();
-  app.add_option("--test", test, "Test images, 1 to 10000")->capture_default_str();
+  app.add_option("--test", test, "Test images, 1 to 10000")
+      ->check(wrn::whole(0, INT_MAX))
+      ->capture_default_str();
   app.add_option("--seed", seed, "Seed: the same seed gives the same bytes on every machine")
       ->check(wrn::whole(0, UINT64_MAX))
       ->capture_default_str();

@@ -23,6 +23,7 @@
 #include "data/files.h"
 #include "data/svhn.h"
 #include "data/synthetic.h"
+#include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
 
 namespace wrn {
@@ -195,8 +196,9 @@ void protect_runs(const Options& options, const RunDirectory& directory,
   if (!found.empty() && !own && (options.test_only || !options.overwrite)) {
     const char* const advice =
         options.test_only ? "give another -o"
-        : options.resume
-            ? "give another -o, or --resume without FILE to go on with that run"
+        : options.resume  ? "give another -o, or --resume without FILE to go on with that run"
+        : missing(directory.latest())
+            ? "give --overwrite to replace it, or another -o"
             : "give --resume to go on with it, --overwrite to replace it, or another -o";
     throw Error(fmt::format("{} holds {} run ({}): {}", place, options.resume ? "another" : "a",
                             found.filename().string(), advice),
@@ -220,35 +222,43 @@ void protect_runs(const Options& options, const RunDirectory& directory,
   }
 }
 
-/// Refuses a place where weights could not be exported to, or would cost a run a file.
-void check_export(const std::filesystem::path& path, const RunDirectory& directory) {
+/// Refuses a place where weights cannot be exported to, or would cost a run a file, or `source`,
+/// from where they come.
+void check_export(const std::filesystem::path& path, const RunDirectory& directory,
+                  const std::filesystem::path& source) {
   const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
   const RunDirectory other(parent);
-  if (other.writes(path.filename()) && (directory.contains(path) || !missing(other.config()))) {
-    throw Error(fmt::format("--export-weights {}: a run keeps its own there; give another name",
+  std::error_code error;
+  if ((other.writes(path.filename()) &&
+       (directory.contains(path) || !other.file_of_a_run().empty())) ||
+      std::filesystem::equivalent(path, source, error)) {
+    throw Error(fmt::format("--export-weights {}: would replace a file that is needed; give "
+                            "another name",
                             path.string()),
                 Status::kUsage);
   }
+  check_replaceable(path);
   if (access(parent.c_str(), W_OK | X_OK) != 0) {
     fail("--export-weights {}: cannot write to {}: {}", path.string(), parent.string(),
          std::generic_category().message(errno));
   }
-  if (std::error_code error; std::filesystem::is_directory(path, error)) {
+  if (std::filesystem::is_directory(path, error)) {
     fail("--export-weights {}: is a directory; give a file's name", path.string());
   }
 }
 
-/// The images: those that a resumed run was begun with; of a new one the checkpoint gets what it
-/// keeps of them.
-Data data_of(Checkpoint& checkpoint, bool resumed, bool test_only) {
+/// The images: those that a resumed run was begun with, by its settings; of a new one the
+/// checkpoint gets what it keeps of them.
+Data data_of(Checkpoint& checkpoint, const std::optional<Settings>& begun, bool test_only) {
   const Settings& settings = checkpoint.settings;
-  Data data = read_data(settings, !resumed && !test_only);
+  Data data = read_data(settings, !begun && !test_only);
   const std::string data_checksum = checksum(std::array{&data.train, &data.test});
-  if (resumed) {
+  if (begun) {
     if (data.train.classes() != checkpoint.classes) {
       fail("the data has {} classes, the checkpoint {}", data.train.classes(), checkpoint.classes);
     }
-    if (data_checksum != checkpoint.data_checksum) {
+    const bool as_many = settings.limit_test == begun->limit_test;  // test images
+    if (as_many && data_checksum != checkpoint.data_checksum) {
       const std::string what = fmt::format(
           "the images of {} are not those that the run was begun with: their checksum is {} and "
           "not {}",
@@ -326,7 +336,7 @@ int run(const Options& options) {
 
   Checkpoint checkpoint;
   std::optional<Safetensors> saved;
-  Settings begun;  // those that the resumed run was saved with
+  std::optional<Settings> begun;  // what the resumed run was saved with
   if (options.resume) {
     saved = read_safetensors(file);
     checkpoint = checkpoint_of(*saved);
@@ -341,7 +351,10 @@ int run(const Options& options) {
   if (writes && (options.test_only || !finished)) {
     directory.check_writable(settings.tensorboard && !options.test_only);
   }
-  if (!options.export_weights.empty()) check_export(options.export_weights, directory);
+  if (!options.export_weights.empty()) {
+    check_export(options.export_weights, directory,
+                 options.resume ? file : std::filesystem::path(options.import_weights));
+  }
 
   const Device device = resolve_device(settings.device);
   // What only a resumed checkpoint asks for is not insisted on: a run may go on on another device.
@@ -350,18 +363,18 @@ int run(const Options& options) {
   context.named_ranges = options.nvtx;
   settings.threads = context.threads();
   if (device == Device::kCpu) warn_of_threads("wrn_train", settings.threads);
-  if (saved && settings.threads != begun.threads) {
+  if (saved && settings.threads != begun->threads) {
     warn(
         fmt::format("resuming with {} threads a run begun with {}: the results will differ in "
                     "their last digits",
-                    settings.threads, begun.threads));
+                    settings.threads, begun->threads));
   }
-  if (saved && (settings.device != begun.device || settings.precision != begun.precision)) {
+  if (saved && (settings.device != begun->device || settings.precision != begun->precision)) {
     warn(fmt::format("resuming on {} in {} a run begun on {} in {}: the results will differ",
-                     settings.device, settings.precision, begun.device, begun.precision));
+                     settings.device, settings.precision, begun->device, begun->precision));
   }
 
-  const Data data = data_of(checkpoint, saved.has_value(), options.test_only);
+  const Data data = data_of(checkpoint, begun, options.test_only);
   Trainer trainer(settings, data.train, data.test, checkpoint.normalisation,
                   checkpoint.whitening ? &*checkpoint.whitening : nullptr, context, g_stop,
                   options.test_only ? Purpose::kTest : Purpose::kTrain);

@@ -75,6 +75,8 @@ def run_torch(peer, model, steps, args, scratch):
                      "--seed", SEED, "--threads", args.threads, "--device", args.device,
                      "--precision", args.precision, *args.peers[peer],
                      "--save-initial", scratch / "initial.safetensors"], args.threads)
+    if not output.strip():
+        raise Failed(f"{PEER} {peer} printed nothing")
     return json.loads(output.splitlines()[-1])
 
 
@@ -203,11 +205,13 @@ def main():
     args = parser.parse_args()
     args.on = OnGpu if args.device == "cuda" else OnCpu
     args.precision = args.precision or ("bf16" if args.device == "cuda" else "fp32")
+    if args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: must be 1 or more")
     if not args.wrn_train.is_file():
         parser.error(f"--wrn-train {args.wrn_train}: no such file; build it first")
     programs = args.on.peers | args.on.more
     args.peers = {peer: programs[peer] for peer in args.peer or args.on.peers if peer in programs}
-    if len(args.peers) < len(args.peer or []):
+    if not set(args.peer or []) <= set(programs):
         parser.error(f"--peer: not one of {', '.join(programs)}")
     done, ok = [], True
     for model in args.model or args.on.models:

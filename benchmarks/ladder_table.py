@@ -19,9 +19,10 @@ def table(results):
         if time["version"] not in versions:
             versions.append(time["version"])
         row = rows.setdefault((time["convolution"], tuple(time["shape"]), time["direction"]), {})
-        row[time["version"]] = f'{time["microseconds"]:,.0f} us, {time["tflops"]:.1f}'
+        row[time["version"]] = ("wrong" if "wrong" in time else
+                                f'{time["microseconds"]:,.0f} us, {time["tflops"]:.1f}')
     lines = [f'{results["device"]}, {results["library"]}; WRN with k = {results["widen"]}, '
-             f'batch {results["batch"]}. Median time of a launch, and TFLOP/s:', "",
+             f'batch {results["batch"]}. Time of a launch in a graph of many, and TFLOP/s:', "",
              "| convolution | h x w, c -> k | | " + " | ".join(versions) + " |",
              "|---|---|---|" + "---|" * len(versions)]
     for (name, (_, h, w, c, k, r, stride), direction), row in rows.items():

@@ -11,17 +11,18 @@
 # files there. Where the first stage fails, the others do without what is new on Hopper, if that works.
 set -uo pipefail
 [ $# -ge 2 ] || { sed -n '2,/^set/s/^# \?//p' "$0" | sed '$d' >&2; exit 2; }
-data=$([ -n "${3:-}" ] && realpath "$3")
+data=
+[ -z "${3:-}" ] || data=$(realpath -e "$3") || exit 2
 . "$(dirname "$0")/gpu_stages.sh" "Benchmarks on a GPU" "$1" "$2"
 export WRN_TRAIN=$bundle/bin/wrn_train
 
 # Whether v5's tests pass, if it is used, and a step runs.
 smoke() {
   [ "$WRN_WITHOUT" = hopper ] || "$bundle/bin/test_cuda_hopper" || return 1
-  "$bundle/bin/bench_step" --model wrn-28-10 --runs 1
+  "$bundle/bin/bench_step" --model wrn-28-10 --runs 1 || return 1
 }
 export -f smoke
-for WRN_WITHOUT in "${WRN_WITHOUT:-}" overlap hopper; do
+for WRN_WITHOUT in ${WRN_WITHOUT:-"" overlap hopper}; do
   export WRN_WITHOUT
   stage "smoke${WRN_WITHOUT:+_without_$WRN_WITHOUT}" 60 bash -c smoke && break
 done
@@ -41,7 +42,7 @@ step() {  # NETWORK
   local name=step_${1//-/_}${WRN_WITHOUT:+_without_$WRN_WITHOUT}
   stage "$name" 60 "$bundle/bin/bench_step" --model "wrn-$1" --json "$out/$name.json"
 }
-without_overlap() { WRN_WITHOUT=${WRN_WITHOUT:-overlap} "$@"; }
+without_overlap() { [ -n "$WRN_WITHOUT" ] || WRN_WITHOUT=overlap "$@"; }
 ladder() {  # K
   stage "ladder_$1" 120 "$bundle/bin/bench_ladder" --widen "$1" --only bf16 --seconds 0.1 --json "$out/ladder_$1.json"
   stage "ladder_cudnn_$1" 120 python3 "$bundle/benchmarks/cudnn_ladder.py" --seconds 0.1 "$out/ladder_$1.json"

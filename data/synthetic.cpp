@@ -252,6 +252,11 @@ void write_synthetic(const fs::path& dir, int train_images, int test_images, std
   try {
     fs::path target = fs::weakly_canonical(fs::absolute(dir));
     if (!target.has_filename()) target = target.parent_path();  // it ended in a slash
+    const auto in_the_way = [&] {
+      fail("{}: is there already and no empty directory: remove it, or name another", dir.string());
+    };
+    const bool empty = !fs::exists(target) || (fs::is_directory(target) && fs::is_empty(target));
+    if (!empty && !fs::exists(target / "batches.meta.txt")) in_the_way();
     fs::create_directories(target.parent_path());
     Partial partial(target);
 
@@ -265,9 +270,7 @@ void write_synthetic(const fs::path& dir, int train_images, int test_images, std
     write_file(partial.path / "test_batch.bin", draw_records(test_images, seed, 1));
     write_file(partial.path / "batches.meta.txt", fmt::format("{}\n", fmt::join(kNames, "\n")));
     // Two that begin at once draw the same set, and the second finds it there.
-    if (!partial.rename(target) && !holds(target, partial.path)) {
-      fail("{}: is there already and no empty directory: remove it, or name another", dir.string());
-    }
+    if (!partial.rename(target) && !holds(target, partial.path)) in_the_way();
   } catch (const std::system_error& error) {
     fail("{}: cannot be written: {}", dir.string(), error.code().message());
   }

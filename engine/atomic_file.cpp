@@ -104,14 +104,6 @@ pid_t writer_of(const std::string& name) {
   return count_error == std::errc() && rest == end ? pid : 0;
 }
 
-/// A device or a pipe, or a link to one. Or a link into /proc, as /dev/stdout is, whatever the
-/// process has open there.
-bool is_special(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_other(path, ignored) ||
-         fs::read_symlink(path, ignored).string().starts_with("/proc/");
-}
-
 /// A temporary name beside `path` for its new content, which commit() then puts in its place.
 class Replacement {
  public:
@@ -120,9 +112,7 @@ class Replacement {
       : path_(path),
         directory_(path.has_parent_path() ? path.parent_path() : ".", O_RDONLY | O_DIRECTORY),
         temporary_(path.parent_path() / temporary_name(path)) {
-    if (is_special(path)) {
-      fail("cannot write {}: it is not a regular file; choose another name", path.string());
-    }
+    check_replaceable(path);
     ::unlink(temporary_.c_str());  // of a killed process that had our pid
   }
   Replacement(const Replacement&) = delete;
@@ -184,6 +174,14 @@ void replace_with_hard_link(const fs::path& existing, const fs::path& link) try 
   replacement.commit();
 } catch (const std::system_error& error) {
   fail_to(fmt::format("make {} a link to {}", link.string(), existing.string()), error);
+}
+
+void check_replaceable(const fs::path& path) {
+  std::error_code ignored;
+  if (fs::is_other(path, ignored) ||
+      fs::read_symlink(path, ignored).string().starts_with("/proc/")) {
+    fail("cannot write {}: it is not a regular file; choose another name", path.string());
+  }
 }
 
 void remove_stale_temporaries(const fs::path& directory) {

@@ -29,6 +29,10 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view t
 void replace_with_hard_link(const std::filesystem::path& existing,
                             const std::filesystem::path& link);
 
+/// Throws an Error where `path` is a device or a pipe, or a link to one, or a link into /proc, as
+/// /dev/stdout is, whatever the process has open there. The functions above do so first.
+void check_replaceable(const std::filesystem::path& path);
+
 /// Removes from `directory` what killed processes left there: files named as the functions above
 /// name their temporaries, `.NAME.tmp.PID.N`, of no other living process. To be called before this
 /// process writes there. What cannot be removed stays; it does no harm.

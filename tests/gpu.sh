@@ -25,7 +25,7 @@ tests_by_case() {
   [ -n "$names" ] || names=$("$bundle/bin/$1" --list-tests --verbosity quiet)
   [ -n "$names" ] || { echo "no test cases"; return 1; }
   while IFS= read -r name; do
-    timeout -s KILL 30 "$bundle/bin/$1" --durations yes "${name//,/\\,}" || { echo "FAILED: $name"; status=1; }
+    timeout --foreground -s KILL 30 "$bundle/bin/$1" --durations yes "${name//,/\\,}" || { echo "FAILED: $name"; status=1; }
   done <<<"$names"
   return $status
 }

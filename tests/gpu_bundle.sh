@@ -5,7 +5,9 @@
 # enough to be sent anywhere; `python3 -m tarfile -e` unpacks it where there is no xz.
 # usage: tests/gpu_bundle.sh BUILD_DIRECTORY BUNDLE_DIRECTORY     needs patchelf and xz
 set -euo pipefail
-command -v patchelf >/dev/null || { echo "gpu_bundle: patchelf is needed (apt install patchelf)" >&2; exit 1; }
+for tool in patchelf xz; do
+  command -v $tool >/dev/null || { echo "gpu_bundle: $tool is needed (apt install patchelf xz-utils)" >&2; exit 1; }
+done
 build=$(realpath "$1")
 source=$(realpath "$(dirname "$0")/..")
 mkdir -p "$2"
@@ -25,7 +27,7 @@ for program in "${programs[@]}"; do
   ldd "$build/$program" | awk '$3 ~ /^\// && $1 !~ /^lib(c|m|dl|rt|pthread)\.so/ { print $3 }'
 done | sort -u | xargs -I{} cp -L {} "$bundle/lib/"
 cp "$source"/tests/golden/*.safetensors "$bundle/golden/"
-cp "$source"/tests/{gpu.sh,gpu_stages.sh,gpu_report.py} "$source"/benchmarks/{run_gpu.sh,ladder_table.py} "$bundle/"
+cp "$source"/tests/{gpu.sh,gpu_stages.sh,gpu_report.py} "$source"/benchmarks/run_gpu.sh "$bundle/"
 # Where torch_peer.py looks for the network, too.
 mkdir -p "$bundle/benchmarks" "$bundle/tests/golden"
 cp "$source"/benchmarks/{compare_pytorch.py,torch_peer.py,cudnn_ladder.py,time_to_accuracy.sh} "$bundle/benchmarks/"

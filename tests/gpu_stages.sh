@@ -35,8 +35,10 @@ stage() {
     echo "no time was left" >"$name.log"
   else
     [ "$left" -lt "$limit" ] && limit=$left
-    # The shell would say that it was killed.
-    { timeout -s KILL "$limit" stdbuf -oL "$@" >"$name.log" 2>&1; status=$?; } 2>/dev/null
+    timeout -s KILL "$limit" stdbuf -oL "$@" >"$name.log" 2>&1 &  # leads a process group of its own
+    running=$!
+    { wait $running; status=$?; } 2>/dev/null  # the shell would say that it was killed
+    running=''
   fi
   printf '%s\t%d\t%d\t%s\n' "$name" "$status" "$limit" \
     "$(echo "$(date +%s.%N) $begin" | awk '{printf "%.1f", $1 - $2}')" >>stages.tsv
@@ -51,20 +53,29 @@ $(tail -n 5 "$name.log" | cut -c 1-300)" ;;
 }
 
 # start NAME SECONDS COMMAND...: a stage beside those that were started before; join: when all have ended.
-started=()
 start() {
-  stage "$@" &
+  (monitor='' started=()
+   end_with_its_stages
+   stage "$@") &
   started+=($!)
 }
 join() {
-  wait "${started[@]}"
+  [ ${#started[@]} -eq 0 ] || wait "${started[@]}"
   started=()
 }
 
+# When the script ends, or is ended, so does what it has started.
+monitor='' running='' started=()
+end_with_its_stages() {
+  trap 'kill $monitor "${started[@]}" 2>/dev/null; [ -n "$running" ] && kill -KILL -- "-$running"' EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+}
+end_with_its_stages
+
 # Without a GPU everything would only be skipped.
-probe=$(timeout -s KILL 60 "$bundle/bin/wrn_train" --device cuda --data-path nowhere 2>&1)
+probe=$(timeout -s KILL 60 "$bundle/bin/wrn_train" --device cuda --data-path nowhere -o probe 2>&1)
 case "$probe" in *nowhere*) ;; *) echo "$(basename "$0"): ${probe:-no answer from the GPU}" >&2; exit 2 ;; esac
 nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm --format=csv,noheader >gpu.txt 2>&1
 nvidia-smi --query-gpu=timestamp,clocks.sm,power.draw,temperature.gpu --format=csv -lms 500 >clocks.csv 2>&1 &
 monitor=$!
-trap 'kill $monitor 2>/dev/null' EXIT

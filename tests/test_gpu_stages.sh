@@ -9,7 +9,10 @@ mkdir -p "$bundle/bin"
 cp "$1"/gpu_stages.sh "$1"/gpu_report.py "$bundle/"
 echo abc123 >"$bundle/commit"
 printf '#!/bin/sh\necho "nowhere: no such directory"\n' >"$bundle/bin/wrn_train"
-chmod +x "$bundle/bin/wrn_train"
+# As it is where there is a GPU: asked for the clocks it does not end by itself.
+printf '#!/bin/sh\ncase "$*" in *-lms*) exec sleep 1000;; *) echo GPU;; esac\n' >"$bundle/bin/nvidia-smi"
+chmod +x "$bundle/bin/wrn_train" "$bundle/bin/nvidia-smi"
+PATH=$bundle/bin:$PATH
 
 cat >"$bundle/run.sh" <<'RUN'
 . "$(dirname "$0")/gpu_stages.sh" "A title" "$1" "$2"
@@ -22,6 +25,7 @@ stage hangs 1 bash -c 'trap "" TERM; (trap "" TERM; echo $BASHPID >child; sleep 
 start one 60 sleep 0.1
 start two 60 sleep 0.1
 join
+join  # of nothing
 end=$(($(date +%s) + 2))
 stage late 60 touch too_late
 report
@@ -43,8 +47,29 @@ expect 'grep -q "commit abc123" gpu.md && grep -q "# A title" gpu.md'
 expect 'python3 -c "import json; assert len(json.load(open(\"gpu.json\"))[\"stages\"]) == 7"'
 expect 'grep -q "^bad: FAILED (3)$" ../printed && grep -q "^why$" ../printed'
 expect 'grep -q "^tool: skipped: no tool$" ../printed'
+expect '[ -s child ]'
 expect '! grep -qE "^State:\s+[^Z]" "/proc/$(cat child)/status" 2>/dev/null'  # gone, or waited for by none
 expect '[ ! -e too_late ]'
+
+# Ended early, it leaves nothing behind.
+cat >"$bundle/ended.sh" <<'RUN'
+. "$(dirname "$0")/gpu_stages.sh" "A title" "$1" 600
+start one 60 bash -c 'trap "" TERM; echo $BASHPID >one; sleep 60; sleep 60'
+stage two 60 bash -c 'trap "" TERM; echo $BASHPID >two; sleep 60; sleep 60'
+RUN
+bash "$bundle/ended.sh" "$scratch/ended" >/dev/null &
+script=$!
+until [ -s "$scratch/ended/one" ] && [ -s "$scratch/ended/two" ]; do sleep 0.1; done
+kill $script
+wait $script
+status=$?
+expect '[ $status = 143 ]'
+for name in one two; do
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    grep -qE "^State:\s+[^Z]" "/proc/$(cat "$scratch/ended/$name")/status" 2>/dev/null && sleep 0.2
+  done
+  expect '! grep -qE "^State:\s+[^Z]" "/proc/$(cat "$scratch/ended/$name")/status" 2>/dev/null'
+done
 
 printf '#!/bin/sh\necho "no CUDA GPU was found"\n' >"$bundle/bin/wrn_train"
 bash "$bundle/run.sh" "$scratch/none" 600 2>"$scratch/printed"

@@ -73,7 +73,7 @@ class TestOutputDirectory(harness.SystemTest):
         expected = f"test error {read_metrics(self.out)[-1]['test_error']:.2f}%"
         tested = self.succeed("--test-only", "--resume", "-o", self.out, "-b", 7)
         self.assertIn(expected, tested.out)
-        result = self.run_program("--test-only", "--resume", "-o", self.out, "--limit-test", 10)
+        result = self.succeed("--test-only", "--resume", "-o", self.out, "--limit-test", 10)
         self.assertIn(" 10 test images", result.out)
         self.refuse(USAGE, "--test-only", "--resume", "-o", self.out, "--seed", 2, says="--seed")
         # What says the same as the run, or may change, does not contradict it.
@@ -293,6 +293,7 @@ class TestBadFlags(harness.SystemTest):
                 (["--save-every", 0], "--save-every"), (["--threads", -1], "--threads"),
                 (["--seed", -1], "from 0 to 18446744073709551615"), (["--seed", "x"], "--seed"),
                 (["--seed", 2**64], str(2**64)), (["--limit-train", 2**63], str(2**63)),
+                (["--depth", "016"], "--depth"),
                 (["--limit-train", -1], "--limit-train"), (["--limit-test", -1], "--limit-test"),
                 (["--val-split", 1], "--val-split"), (["--val-split", "nan"], "--val-split"),
                 (["--dataset", "mnist"], "mnist"), (["--device", "tpu"], "tpu"),

@@ -1,7 +1,9 @@
 """What the program prints and writes, and what --export-weights and --import-weights are for."""
 import html.parser
 import json
+import os
 import re
+import shutil
 import struct
 
 import harness
@@ -207,20 +209,26 @@ class TestFiles(harness.SystemTest):
     def test_export_that_cannot_be_written(self):
         """Found before the data are read; nothing is made."""
         nowhere = self.dir / "nowhere"
-        for path in (nowhere / "weights.safetensors", self.dir):
+        pipe = self.dir / "pipe"
+        os.mkfifo(pipe)
+        for path in (nowhere / "weights.safetensors", self.dir, pipe):
             self.fail_with(RUNTIME, *self.flags()[4:], "--data-path", nowhere, "-o", self.out,
                            "--export-weights", path, says=path)
             self.assertFalse(self.out.exists())
 
     def test_export_over_the_files_of_a_run(self):
         before = self.snapshot(self.run_dir)
-        for name in (CHECKPOINT, "best.safetensors", "config.json"):
+        for name in (CHECKPOINT, "best.safetensors", "config.json", "tensorboard"):
             for run, args in [(self.run_dir, ["--resume", "-o", self.run_dir]),
                               (self.run_dir, [*self.flags(), "-o", self.out]),
                               (self.out, [*self.flags(), "-o", self.out])]:
                 self.fail_with(USAGE, *args, "--export-weights", run / name, says=run / name)
         self.assertEqual(self.snapshot(self.run_dir), before)
         self.assertFalse(self.out.exists())
+        # Nor over a checkpoint that they come from, whatever its name.
+        alone = self.dir / "alone.safetensors"
+        shutil.copy(self.run_dir / CHECKPOINT, alone)
+        self.fail_with(USAGE, "--test-only", "--resume", alone, "--export-weights", alone, says=alone)
         # The names are free where there is no run.
         self.succeed("--resume", "-o", self.run_dir, "--export-weights", self.dir / CHECKPOINT)
 
