@@ -64,7 +64,7 @@ struct ModelParts {
 
 [[noreturn]] void usage(const std::string& what) { throw Error(what, Status::kUsage); }
 
-constexpr int kMostEpochs = 100000, kMostBatch = 1 << 20, kMostImages = INT_MAX;
+constexpr int kMostImages = INT_MAX;
 
 /// Epochs, or the word none.
 std::vector<int> lr_drops_of(const std::vector<std::string>& words) {

@@ -37,7 +37,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Settings, dataset, data_path, model, recipe, 
                                    gamma_init, svhn_extra, val_split, seed, limit_train, limit_test,
                                    device, precision, threads, save_every, tensorboard)
 
-inline constexpr int kMostThreads = 1024;
+inline constexpr int kMostThreads = 1024, kMostEpochs = 100000, kMostBatch = 1 << 20;
 
 struct Options {
   Settings settings;

@@ -10,6 +10,7 @@
 #include <span>
 
 #include "apps/history.h"
+#include "apps/options.h"
 #include "data/checksum.h"
 
 namespace wrn {
@@ -55,11 +56,11 @@ std::vector<std::string> Rehearsal::flags() const {
 
 std::optional<TableSettings> settings_of(const json& text) {
   const json rehearsal = value_at(text, "/rehearsal", json());
-  const Rehearsal r = {int_within(0, 100'000, rehearsal, "epochs", -1),
+  const Rehearsal r = {int_within(0, kMostEpochs, rehearsal, "epochs", -1),
                        int_within(0, INT_MAX, rehearsal, "limit_train", -1),
                        int_within(0, INT_MAX, rehearsal, "limit_test", -1),
-                       int_within(0, 1 << 20, rehearsal, "batch_size", -1)};
-  const int runs = int_within(1, 1000, text, "runs", -1);
+                       int_within(0, kMostBatch, rehearsal, "batch_size", -1)};
+  const int runs = int_within(1, kMostRuns, text, "runs", -1);
   if (std::min({r.epochs, r.limit_train, r.limit_test, r.batch_size}) < 0 || runs < 0) return {};
   return TableSettings{r, runs};
 }

@@ -30,6 +30,8 @@ struct Rehearsal {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Rehearsal, epochs, limit_train, limit_test, batch_size)
 
+inline constexpr int kMostRuns = 1000;  // of a row
+
 /// What is the same for everything in an output directory.
 struct TableSettings {
   Rehearsal rehearsal;

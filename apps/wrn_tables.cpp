@@ -14,6 +14,7 @@
 
 #include "apps/command_line.h"
 #include "apps/guarded_main.h"
+#include "apps/options.h"
 #include "apps/paper_tables.h"
 #include "apps/table_pages.h"
 #include "apps/table_runner.h"
@@ -181,7 +182,7 @@ int run_command(int argc, char** argv) {
       ->allow_extra_args(false)
       ->capture_default_str();
   run_command->add_option("--runs", options.settings.runs, "runs of each row, of the seeds 1, 2...")
-      ->check(whole(1, 1000))
+      ->check(whole(1, kMostRuns))
       ->capture_default_str();
   run_command->add_option("--device", options.device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
@@ -190,12 +191,12 @@ int run_command(int argc, char** argv) {
       ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}))
       ->capture_default_str();
   run_command->add_option("--threads", options.threads, "CPU cores to use, 0 = all")
-      ->check(whole(0, 1024))
+      ->check(whole(0, kMostThreads))
       ->capture_default_str();
   Rehearsal& rehearsal = options.settings.rehearsal;
   const std::string group = "A rehearsal, kept apart and marked as one";
   run_command->add_option("--epochs", rehearsal.epochs, "instead of the recipe's")
-      ->check(whole(1, 100000))
+      ->check(whole(1, kMostEpochs))
       ->group(group);
   run_command->add_option("--limit-train", rehearsal.limit_train, "the first N training images")
       ->check(whole(1, INT_MAX))
@@ -204,7 +205,7 @@ int run_command(int argc, char** argv) {
       ->check(whole(1, INT_MAX))
       ->group(group);
   run_command->add_option("-b,--batch-size", rehearsal.batch_size, "instead of the recipe's")
-      ->check(whole(1, 1 << 20))
+      ->check(whole(1, kMostBatch))
       ->group(group);
   CLI::App* show_command = add_command("show", "write the tables anew, and print them");
   add_tables(show_command);

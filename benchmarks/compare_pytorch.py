@@ -210,9 +210,9 @@ def main():
     if not args.wrn_train.is_file():
         parser.error(f"--wrn-train {args.wrn_train}: no such file; build it first")
     programs = args.on.peers | args.on.more
-    args.peers = {peer: programs[peer] for peer in args.peer or args.on.peers if peer in programs}
     if not set(args.peer or []) <= set(programs):
         parser.error(f"--peer: not one of {', '.join(programs)}")
+    args.peers = {peer: programs[peer] for peer in args.peer or args.on.peers}
     done, ok = [], True
     for model in args.model or args.on.models:
         for result in compare(model, args):

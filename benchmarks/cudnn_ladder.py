@@ -7,9 +7,8 @@ Times PyTorch's convolutions, which are cuDNN's, on the shapes of the file, on t
 channels_last, cuDNN's own choice of the algorithm (benchmark mode). A time is that of the replay
 of a CUDA graph of many calls, divided by their number, so that launching costs nothing; the calls
 take turns over copies of the tensors that together exceed the L2 cache twice. Its wgrad writes
-bf16, ours fp32, which is what the optimiser wants. "ceilings" are
-measured alike: a copy of 1 GiB, bytes read and written, and a bf16 product of 8192^3 by cuBLAS, on
-random data.
+bf16, ours fp32, which is what the optimiser wants. "ceilings" are measured alike: a copy of 1 GiB,
+bytes read and written, and a bf16 product of 8192^3 by cuBLAS, on random data.
 """
 import argparse
 import json

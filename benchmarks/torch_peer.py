@@ -134,10 +134,6 @@ def train_step(model, optimizer, x, labels, args):
     return loss.detach(), logits.detach()
 
 
-def errors_of(logits, labels):
-    return (logits.argmax(1) != labels).sum().item()
-
-
 class Mean:
     """Running sums of loss and errors over batches."""
 
@@ -145,9 +141,9 @@ class Mean:
         self.count = self.loss = self.errors = 0
 
     def add(self, loss, logits, labels):
-        count = len(labels)
-        self.count, self.loss, self.errors = (self.count + count, self.loss + loss.item() * count,
-                                              self.errors + errors_of(logits, labels))
+        self.count += len(labels)
+        self.loss += loss.item() * len(labels)
+        self.errors += (logits.argmax(1) != labels).sum().item()
 
     def summary(self, split):
         return {f"{split}_loss": self.loss / self.count,

@@ -33,6 +33,11 @@ RUN
 bash "$bundle/run.sh" "$scratch/out" 600 >"$scratch/printed"
 status=$?
 
+# Whether the process whose number is in a file has ended, if perhaps none has waited for it.
+gone() {
+  ! grep -qE "^State:\s+[^Z]" "/proc/$(cat "$1")/status" 2>/dev/null
+}
+
 failures=0
 expect() {
   eval "$1" || { echo "not so: $1"; failures=1; }
@@ -48,7 +53,7 @@ expect 'python3 -c "import json; assert len(json.load(open(\"gpu.json\"))[\"stag
 expect 'grep -q "^bad: FAILED (3)$" ../printed && grep -q "^why$" ../printed'
 expect 'grep -q "^tool: skipped: no tool$" ../printed'
 expect '[ -s child ]'
-expect '! grep -qE "^State:\s+[^Z]" "/proc/$(cat child)/status" 2>/dev/null'  # gone, or waited for by none
+expect 'gone child'
 expect '[ ! -e too_late ]'
 
 # Ended early, it leaves nothing behind.
@@ -66,9 +71,9 @@ status=$?
 expect '[ $status = 143 ]'
 for name in one two; do
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    grep -qE "^State:\s+[^Z]" "/proc/$(cat "$scratch/ended/$name")/status" 2>/dev/null && sleep 0.2
+    gone "$scratch/ended/$name" || sleep 0.2
   done
-  expect '! grep -qE "^State:\s+[^Z]" "/proc/$(cat "$scratch/ended/$name")/status" 2>/dev/null'
+  expect 'gone "$scratch/ended/$name"'
 done
 
 printf '#!/bin/sh\necho "no CUDA GPU was found"\n' >"$bundle/bin/wrn_train"
