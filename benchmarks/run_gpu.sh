@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every measurement that needs a GPU, in the order of their worth, within a time: the ratios to PyTorch,
-# each from one run; the convolutions' fastest kernels (OUT/choices.inc) and what cuDNN takes; the time of
-# every kernel and of every step; a training run. It needs what tests/gpu_bundle.sh gathered, a driver,
+# each from one run; the convolutions' fastest kernels (OUT/choices.json), which all that follows uses; what
+# cuDNN takes; the time of every kernel and of every step; a training run. It needs what tests/gpu_bundle.sh gathered, a driver,
 # and for the ratios a python3 with torch, numpy and safetensors.
 # usage: BUNDLE/run_gpu.sh OUT SECONDS [DATA_PATH]
 #
@@ -39,7 +39,7 @@ compare() {  # NAME SECONDS FLAGS...
     --data-path "$images" --wrn-train "$WRN_TRAIN" --json "$out/$name.json" "$@"
 }
 step() {  # NETWORK
-  local name=step_${1//-/_}${WRN_WITHOUT:+_without_$WRN_WITHOUT}
+  local name=step_${1//-/_}${WRN_WITHOUT:+_without_$WRN_WITHOUT}${WRN_CHOICES:+_tuned}
   stage "$name" 60 "$bundle/bin/bench_step" --model "wrn-$1" --json "$out/$name.json"
 }
 without_overlap() { [ -n "$WRN_WITHOUT" ] || WRN_WITHOUT=overlap "$@"; }
@@ -50,7 +50,8 @@ ladder() {  # K
 compare pytorch_28_10 300 --model wrn-28-10 --rounds 1
 step 28-10
 without_overlap step 28-10
-stage tune 120 "$bundle/bin/tune" --commit "$(cat "$bundle/commit")" --out "$out/choices.inc"
+stage tune 120 "$bundle/bin/tune" --commit "$(cat "$bundle/commit")" --out "$out/choices.json" &&
+  export WRN_CHOICES=$out/choices.json && step 28-10
 compare pytorch_16_4_40_4 300 --model wrn-16-4 --model wrn-40-4 --rounds 1
 ladder 10
 stage kernels 100 "$bundle/bin/bench_kernels" --widen 10 --benchmark_out="$out/kernels.json"

@@ -1,7 +1,9 @@
 // tune: what computes each convolution of a training step fastest on this GPU, a Hopper, in bf16:
-// v4 or v5 of the ladder, and in which tiles. Writes the table that is compiled in.
+// v4 or v5 of the ladder, and in which tiles. Writes the table that programs choose by.
 //
-//   tune --out kernels/conv3x3/choices.inc           and build again
+//   tune --out choices.json
+//   WRN_CHOICES=choices.json wrn_train ...    or, as kernels/conv3x3/choices.json, in the next
+//   build
 //
 // The step is recorded several times; in recording i every convolution is the i-th of its
 // candidates (choices.h). So what is timed is what training runs, with epilogues, workspaces and
@@ -56,11 +58,8 @@ std::string text_of(const Choice& c) {
 
 std::string text_of(const Work& work) {
   const auto& [product, s] = work;
-  const char* name = product == ConvProduct::kFprop   ? "fprop"
-                     : product == ConvProduct::kDgrad ? "dgrad"
-                                                      : "wgrad";
-  return fmt::format("{} {}x{}x{}x{} k={} r={} stride={}", name, s.n, s.h, s.w, s.c, s.k, s.r,
-                     s.stride);
+  return fmt::format("{} {}x{}x{}x{} k={} r={} stride={}", name_of(product), s.n, s.h, s.w, s.c,
+                     s.k, s.r, s.stride);
 }
 
 /// Of the program's convolutions that are not among `known` and that leave a choice.
@@ -213,7 +212,7 @@ int parse_and_run(int argc, char** argv) {
         return good ? "" : "'" + text + "' is no commit";
       });
   app.add_option("--out", arguments.out,
-                 "Where to write the table, with all that this program has of other GPUs");
+                 "Where to write the table, with what the one in use has of other GPUs");
   if (const auto status = parse_command_line(app, argc, argv)) return *status;
   return run(arguments);
 }

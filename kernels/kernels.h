@@ -34,6 +34,11 @@ struct ConvShape {
 
 /// What a convolution computes of x, w and y: y, the gradient of x, or that of w.
 enum class ConvProduct { kFprop, kDgrad, kWgrad };
+constexpr const char* name_of(ConvProduct product) {
+  return product == ConvProduct::kFprop   ? "fprop"
+         : product == ConvProduct::kDgrad ? "dgrad"
+                                          : "wgrad";
+}
 
 /// Images [n,h,w,c]; a batch norm sees them as n*h*w rows of c channels.
 struct ImageShape {

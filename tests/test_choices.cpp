@@ -1,8 +1,6 @@
 // Which kernel a bf16 convolution is: the table, what cannot be in it, and that all that is cut
 // into tiles is cut as the table says. test_cuda_hopper.cpp and test_cuda_fused.cpp compute so.
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 #include <set>
 
 #include "catch.h"
@@ -15,29 +13,55 @@ using namespace wrn::cuda;
 
 namespace {
 
-const std::vector<MeasuredChoices> kTable{
-#include "files/choices.inc"
-};
-
-std::string content_of(const std::string& file) {
-  std::ifstream stream(WRN_SOURCE_DIR "/" + file);
-  REQUIRE(stream);
-  return {std::istreambuf_iterator<char>(stream), {}};
-}
-
 constexpr ConvShape kInner{128, 32, 32, 160, 160, 3, 1};  // 2048 blocks of pixels
 constexpr int kSms = 132;
 
+const std::vector<MeasuredChoices> kTable{
+    {114,
+     "a \"GPU\"",
+     {{ConvProduct::kFprop, kInner, 5, 128, 0},
+      {ConvProduct::kDgrad, {128, 32, 32, 160, 320, 3, 2}, 4, 0, 0},
+      {ConvProduct::kWgrad, {128, 8, 8, 640, 640, 3, 1}, 5, 160, 2}}},
+    {132, "another", {}}};
+
 }  // namespace
 
-TEST_CASE("what tune writes is what the compiler reads") {
-  CHECK(text_of(kTable) == content_of("tests/files/choices.inc"));
-  CHECK(text_of(measured_choices()) == content_of("kernels/conv3x3/choices.inc"));
-  REQUIRE(kTable.size() == 2);
-  CHECK(kTable[0].multiprocessors == 114);
-  REQUIRE(kTable[0].choices.size() == 3);
-  CHECK(kTable[0].choices[2] ==
-        Choice{ConvProduct::kWgrad, {128, 8, 8, 640, 640, 3, 1}, 5, 160, 2});
+TEST_CASE("a table comes back from its text, a line for each device and choice") {
+  const std::string text = text_of(kTable);
+  CHECK(text_of(choices_of(text)) == text);
+  CHECK(choices_of(text)[0].choices == kTable[0].choices);
+  CHECK(choices_of(text)[0].measured_on == kTable[0].measured_on);
+  CHECK(std::ranges::count(text, '\n') == 6);
+  CHECK(choices_of(text_of({})).empty());
+}
+
+TEST_CASE("a text that is no table of choices is refused") {
+  const auto refused = [](std::string text, const std::string& says) {
+    INFO(text);
+    std::string message;
+    try {
+      choices_of(text);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(message.find(says) != std::string::npos);
+  };
+  const auto with = [](const std::string& from, const std::string& to) {
+    std::string text = text_of(kTable);
+    return text.replace(text.find(from), from.size(), to);
+  };
+  refused("", "not a table");
+  refused("[", "not a table");
+  refused("[1]", "not a table");
+  refused("{\"multiprocessors\": 132}", "not a table");
+  refused(with("\"multiprocessors\": 114, ", ""), "not a table");
+  refused(with("\"version\":5", "\"version\":\"5\""), "not a table");
+  refused(with("\"columns\":128,", ""), "not a table");
+  refused(with("[128,32", "[32"), "not a table");
+  refused(with("fprop", "Fprop"), "is no choice");
+  refused(with("\"columns\":128", "\"columns\":128.5"), "is no choice");
+  refused(with("\"parts\":0", "\"parts\":0,\"halves\":1"), "is no choice");
+  refused(with("\"columns\":128", "\"columns\":96"), "no convolution can be computed");
 }
 
 TEST_CASE("the table in use has kernels that there are, each shape of a device once") {

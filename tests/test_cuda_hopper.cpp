@@ -25,17 +25,11 @@ using oracle::Values;
 
 namespace {
 
-enum class Direction { kFprop, kDgrad, kWgrad };
-
-const char* name(Direction d) {
-  return d == Direction::kFprop ? "fprop" : d == Direction::kDgrad ? "dgrad" : "wgrad";
-}
-
 /// Random inputs as bf16, the exact result, and the sum of the products' magnitudes.
 struct Problem {
-  Problem(Direction direction_, const ConvShape& shape_) : direction(direction_), shape(shape_) {
-    const std::int64_t sizes[] = {direction == Direction::kDgrad ? shape.y_size() : shape.x_size(),
-                                  direction == Direction::kWgrad ? shape.y_size() : shape.w_size()};
+  Problem(ConvProduct product_, const ConvShape& shape_) : product(product_), shape(shape_) {
+    const std::int64_t sizes[] = {product == ConvProduct::kDgrad ? shape.y_size() : shape.x_size(),
+                                  product == ConvProduct::kWgrad ? shape.y_size() : shape.w_size()};
     std::mt19937 generator(static_cast<unsigned>(shape.macs() + shape.c));
     std::normal_distribution<float> normal;
     Values exact[2], magnitude[2];
@@ -50,12 +44,12 @@ struct Problem {
     magnitudes = compute(magnitude);
   }
   Values compute(const Values (&in)[2]) const {
-    if (direction == Direction::kFprop) return oracle::conv(in[0], in[1], shape);
-    if (direction == Direction::kDgrad) return oracle::conv_dgrad(in[0], in[1], shape);
+    if (product == ConvProduct::kFprop) return oracle::conv(in[0], in[1], shape);
+    if (product == ConvProduct::kDgrad) return oracle::conv_dgrad(in[0], in[1], shape);
     return oracle::conv_wgrad(in[0], in[1], shape);
   }
 
-  Direction direction;
+  ConvProduct product;
   ConvShape shape;
   std::vector<bf16> input[2];
   Values expected, magnitudes;
@@ -75,14 +69,14 @@ constexpr Launchers kProgram{cuda::conv_fprop<bf16>, cuda::conv_dgrad<bf16>, cud
 std::vector<float> run(const Problem& problem, const Launchers& launchers, Context& context) {
   const DeviceArray<bf16> a(problem.input[0]), b(problem.input[1]);
   const std::size_t size = problem.expected.size();
-  if (problem.direction == Direction::kWgrad) {
+  if (problem.product == ConvProduct::kWgrad) {
     const DeviceArray<float> dw(size);
     const Workspace workspace(launchers.wgrad_workspace(problem.shape, context), context);
     launchers.wgrad(a, b, dw, problem.shape, context);
     return dw.read();
   }
   const DeviceArray<bf16> out(size);
-  const bool forward = problem.direction == Direction::kFprop;
+  const bool forward = problem.product == ConvProduct::kFprop;
   (forward ? launchers.fprop : launchers.dgrad)(a, b, out, problem.shape, context);
   std::vector<float> result;
   for (const bf16 value : out.read()) result.push_back(to_float(value));
@@ -91,7 +85,7 @@ std::vector<float> run(const Problem& problem, const Launchers& launchers, Conte
 
 /// fp32 sums, in an order and with a rounding that tensor cores choose, and the rounding to bf16.
 void check(const std::vector<float>& got, const Problem& problem) {
-  const double store = problem.direction == Direction::kWgrad ? 0 : 0x1p-8;
+  const double store = problem.product == ConvProduct::kWgrad ? 0 : 0x1p-8;
   REQUIRE(got.size() == problem.expected.size());
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double allowed = store * std::abs(problem.expected[i]) + 1e-5 * problem.magnitudes[i];
@@ -130,16 +124,16 @@ bool device_is_hopper() {
   return device.major == 9 && device.minor == 0;
 }
 
-void check_all(Direction direction) {
+void check_all(ConvProduct product) {
   if (!device_is_hopper()) {
     WARN("skipped: not compute capability 9.0");
     return;
   }
   REQUIRE(cuda::v5::supports(kShapes[0], *std::make_unique<Context>(Device::kCuda)));
   for (const ConvShape& s : kShapes) {
-    INFO(name(direction) << " n=" << s.n << " h=" << s.h << " w=" << s.w << " c=" << s.c
-                         << " k=" << s.k << " r=" << s.r << " stride=" << s.stride);
-    const Problem problem(direction, s);
+    INFO(name_of(product) << " n=" << s.n << " h=" << s.h << " w=" << s.w << " c=" << s.c
+                          << " k=" << s.k << " r=" << s.r << " stride=" << s.stride);
+    const Problem problem(product, s);
     const std::vector<float> first = run_with(problem, 1, 1);
     check(first, problem);
     for (const unsigned seed : {5, 6}) {  // the other poisons and moments of effects
@@ -152,9 +146,9 @@ void check_all(Direction direction) {
 
 }  // namespace
 
-TEST_CASE("v5's fprop is right, and the same with every seed") { check_all(Direction::kFprop); }
-TEST_CASE("v5's dgrad is right, and the same with every seed") { check_all(Direction::kDgrad); }
-TEST_CASE("v5's wgrad is right, and the same with every seed") { check_all(Direction::kWgrad); }
+TEST_CASE("v5's fprop is right, and the same with every seed") { check_all(ConvProduct::kFprop); }
+TEST_CASE("v5's dgrad is right, and the same with every seed") { check_all(ConvProduct::kDgrad); }
+TEST_CASE("v5's wgrad is right, and the same with every seed") { check_all(ConvProduct::kWgrad); }
 
 TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in any tiles") {
   if (!device_is_hopper()) {
@@ -163,17 +157,14 @@ TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in an
   }
   Context context(Device::kCuda, 0, Precision::kBf16);
   const int multiprocessors = context.runtime().target().multiprocessors;
-  const std::pair<Direction, ConvProduct> products[] = {{Direction::kFprop, ConvProduct::kFprop},
-                                                        {Direction::kDgrad, ConvProduct::kDgrad},
-                                                        {Direction::kWgrad, ConvProduct::kWgrad}};
   for (const ConvShape& s : {ConvShape{5, 8, 8, 160, 64, 1, 1}, {3, 16, 16, 24, 40, 3, 2}}) {
-    for (const auto& [direction, product] : products) {
-      const Problem problem(direction, s);
+    for (const auto product : {ConvProduct::kFprop, ConvProduct::kDgrad, ConvProduct::kWgrad}) {
+      const Problem problem(product, s);
       const std::vector<cuda::Choice> all = cuda::candidates(product, s, multiprocessors);
       REQUIRE(all.size() > 3);
       for (const cuda::Choice& choice : all) {
-        INFO(name(direction) << " c=" << s.c << ": v" << choice.version << ", " << choice.columns
-                             << " columns, " << choice.parts << " parts");
+        INFO(name_of(product) << " c=" << s.c << ": v" << choice.version << ", " << choice.columns
+                              << " columns, " << choice.parts << " parts");
         context.runtime().choices = {&choice, 1};
         const int before = test::launches_of("tensor_core_kernel");
         check(run(problem, kProgram, context), problem);
@@ -190,7 +181,7 @@ TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in an
 TEST_CASE("where no tap sees an image, dgrad is 0, whatever dy is") {
   if (!device_is_hopper()) return;
   const ConvShape s{1, 16, 16, 16, 16, 1, 2};
-  Problem problem(Direction::kDgrad, s);
+  Problem problem(ConvProduct::kDgrad, s);
   for (bf16& dy : problem.input[0]) dy = to_bf16(INFINITY);
   const std::vector<float> dx = run_with(problem, 1, 1);
   for (std::size_t i = 0; i < dx.size(); ++i) {

@@ -1,6 +1,11 @@
 #include "kernels/conv3x3/choices.h"
 
 #include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "kernels/conv3x3/v5_tiles.h"
 #include "kernels/error.h"
@@ -8,18 +13,36 @@
 namespace wrn::cuda {
 namespace {
 
-const char* name_of(ConvProduct product) {
-  return product == ConvProduct::kFprop   ? "kFprop"
-         : product == ConvProduct::kDgrad ? "kDgrad"
-                                          : "kWgrad";
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kCompiledIn =
+#include "choices_json.h"  // kernels/conv3x3/choices.json as a literal, by CMakeLists.txt
+    ;
+
+Json json_of(const Choice& c) {
+  const ConvShape& s = c.shape;
+  return {{"product", name_of(c.product)},
+          {"shape", {s.n, s.h, s.w, s.c, s.k, s.r, s.stride}},
+          {"version", c.version},
+          {"columns", c.columns},
+          {"parts", c.parts}};
 }
 
-/// As C++ initialises it: "{ConvProduct::kFprop, {128, 32, 32, 160, 160, 3, 1}, 5, 160, 0}".
-std::string text_of(const Choice& c) {
-  const ConvShape& s = c.shape;
-  return fmt::format("{{ConvProduct::{}, {{{}, {}, {}, {}, {}, {}, {}}}, {}, {}, {}}}",
-                     name_of(c.product), s.n, s.h, s.w, s.c, s.k, s.r, s.stride, c.version,
-                     c.columns, c.parts);
+Choice choice_of(const Json& json) {
+  Choice c{};
+  const std::string product = json.at("product");
+  for (const auto known : {ConvProduct::kFprop, ConvProduct::kDgrad, ConvProduct::kWgrad}) {
+    if (product == name_of(known)) c.product = known;
+  }
+  const std::array<int, 7> shape = json.at("shape");
+  c.shape = {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6]};
+  c.version = json.at("version");
+  c.columns = json.at("columns");
+  c.parts = json.at("parts");
+  // What is not understood, as a product or key of another name, or a fraction, does not come back.
+  if (json_of(c) != json) fail("{} is no choice", json.dump());
+  check(c);
+  return c;
 }
 
 bool is_possible(const Choice& c) {
@@ -43,10 +66,34 @@ Choice model_choice(ConvProduct product, const ConvShape& s, const Target& targe
 
 }  // namespace
 
+std::vector<MeasuredChoices> choices_of(const std::string& text) {
+  std::vector<MeasuredChoices> all;
+  try {
+    for (const Json& of_device : Json::parse(text)) {
+      all.push_back({of_device.at("multiprocessors"), of_device.at("measured_on"), {}});
+      for (const Json& c : of_device.at("choices")) all.back().choices.push_back(choice_of(c));
+    }
+  } catch (const Json::exception&) {
+    fail("not a table that tune writes");
+  }
+  return all;
+}
+
 const std::vector<MeasuredChoices>& measured_choices() {
-  static const std::vector<MeasuredChoices> all{
-#include "kernels/conv3x3/choices.inc"
-  };
+  static const std::vector<MeasuredChoices> all = [] {
+    const char* const given = std::getenv("WRN_CHOICES");
+    const std::string path = given == nullptr ? "" : given;
+    if (path.empty()) return choices_of(kCompiledIn);
+    std::ifstream file(path);
+    if (!file) fail("WRN_CHOICES: {} cannot be read", path);
+    std::ostringstream text;
+    text << file.rdbuf();
+    try {
+      return choices_of(text.str());
+    } catch (const Error& error) {
+      fail("WRN_CHOICES: {}: {}", path, error.what());
+    }
+  }();
   return all;
 }
 
@@ -58,17 +105,15 @@ std::span<const Choice> measured_choices(int multiprocessors) {
 }
 
 std::string text_of(const std::vector<MeasuredChoices>& all) {
-  std::string text =
-      "// Written by benchmarks/tune.cpp; choices.h says what it is. A line is a product, n h w c "
-      "k "
-      "r\n// stride, the version, and the columns and parts of v5's tiles.\n";
-  if (all.empty()) text += "// Not measured yet.\n";
+  std::vector<std::string> devices;
   for (const auto& [multiprocessors, measured_on, choices] : all) {
-    text += fmt::format("{{{},\n \"{}\",\n {{\n", multiprocessors, measured_on);
-    for (const Choice& c : choices) text += "     " + text_of(c) + ",\n";
-    text += " }},\n";
+    std::vector<std::string> lines;
+    for (const Choice& c : choices) lines.push_back("\n " + json_of(c).dump());
+    devices.push_back(
+        fmt::format("\n{{\"multiprocessors\": {}, \"measured_on\": {}, \"choices\": [{}]}}",
+                    multiprocessors, Json(measured_on).dump(), fmt::join(lines, ",")));
   }
-  return text;
+  return fmt::format("[{}]\n", fmt::join(devices, ","));
 }
 
 std::vector<MeasuredChoices> replaced(std::vector<MeasuredChoices> all, MeasuredChoices fresh) {
@@ -82,7 +127,7 @@ std::vector<MeasuredChoices> replaced(std::vector<MeasuredChoices> all, Measured
 }
 
 void check(const Choice& c) {
-  WRN_CHECK(is_possible(c), "no convolution can be computed as {}", text_of(c));
+  WRN_CHECK(is_possible(c), "no convolution can be computed as {}", json_of(c).dump());
 }
 
 const Choice* find_choice(ConvProduct product, const ConvShape& s, const Target& target) {

@@ -2,8 +2,9 @@
 // how v5 cuts its tiles. What has not been measured is v5's where v5 takes the shape, in the tiles
 // that a model of their costs chooses (v5_tiles.h).
 //
-// benchmarks/tune.cpp measures, and writes choices.inc, which is compiled in. Launchers and plans
-// see the choices of their device as a part of the Target that they cut tiles for. What is measured
+// benchmarks/tune.cpp measures, and writes a table such as choices.json, which is compiled in; the
+// environment's WRN_CHOICES names another to use instead. Launchers and plans see the choices of
+// their device as a part of the Target that they cut tiles for. What is measured
 // are all convolutions of a fused training step that have the product and shape, with what their
 // epilogues and projections add; chosen is the kernel of any other of that shape, too.
 #pragma once
@@ -39,13 +40,16 @@ struct Target {
   std::span<const Choice> choices = {};
 };
 
-/// All that choices.inc has.
+/// The table in use, read once: the file that WRN_CHOICES names, or else the one compiled in.
+/// Throws where the file cannot be read, or is none.
 const std::vector<MeasuredChoices>& measured_choices();
 /// What it has for GPUs of so many multiprocessors, perhaps none.
 std::span<const Choice> measured_choices(int multiprocessors);
 
-/// choices.inc with this content: as an initialiser of a vector, a line for each choice.
+/// A table as JSON, a line for each choice.
 std::string text_of(const std::vector<MeasuredChoices>&);
+/// The table of such a text. Throws where it is none, or has a choice that no kernel is like.
+std::vector<MeasuredChoices> choices_of(const std::string& text);
 /// `all` in order, with `fresh` instead of what they had for its multiprocessors.
 std::vector<MeasuredChoices> replaced(std::vector<MeasuredChoices> all, MeasuredChoices fresh);
 

@@ -56,15 +56,15 @@ class PageParser(html.parser.HTMLParser):
 class TestPlan(harness.SystemTest):
     """--plan: no data, no training, nothing written; any precision on any machine."""
 
-    def plan(self, *args):
-        out = self.succeed("--plan", "--model", "wrn-16-2", "--device", "cpu", *args).out
+    def plan(self, *args, **how):
+        out = self.succeed("--plan", "--model", "wrn-16-2", "--device", "cpu", *args, **how).out
         self.assertEqual(list(self.dir.iterdir()), [])
         for text in ("block1.layer.1.conv2 wgrad", " E ", "parameters", "kept from the forward"):
             self.assertIn(text, out)
         return out
 
-    def images_per_second(self, *args):
-        return float(re.search(r"(\d+) images/s", self.plan(*args))[1])
+    def images_per_second(self, *args, **how):
+        return float(re.search(r"(\d+) images/s", self.plan(*args, **how))[1])
 
     def test_plans(self):
         self.assertIn("128 images in bf16", self.plan())
@@ -75,6 +75,22 @@ class TestPlan(harness.SystemTest):
         fp32 = self.plan("--precision", "fp32", "--batch-size", 4, "--dataset", "cifar100")
         self.assertIn("4 images in fp32", fp32)
         self.assertIn("not modelled", fp32)
+
+    def test_with_a_table_of_choices(self):
+        table = self.root / "choices.json"
+        choice = {"product": "dgrad", "shape": [128, 32, 32, 32, 32, 3, 1], "version": 4,
+                  "columns": 0, "parts": 0}
+        content = [{"multiprocessors": 132, "measured_on": "", "choices": [choice]}]
+        table.write_text(json.dumps(content))
+        environment = {"env": os.environ | {"WRN_CHOICES": str(table)}}
+        self.assertNotEqual(self.images_per_second(), self.images_per_second(**environment))
+        choice["columns"] = 96
+        table.write_text(json.dumps(content))
+        self.fail_with(harness.RUNTIME, "--plan", **environment, says="no convolution can be computed")
+        table.unlink()
+        self.fail_with(harness.RUNTIME, "--plan", **environment, says="choices.json cannot be read")
+        table.mkdir()
+        self.fail_with(harness.RUNTIME, "--plan", **environment, says="choices.json: not a table")
 
 
 class TestFiles(harness.SystemTest):
