@@ -32,7 +32,7 @@ middle is resized to 32x32), or .bin files of CIFAR's records, whose every image
 
 Examples
   wrn_predict runs/first/best.safetensors photo.jpg drawing.png
-  wrn_predict runs/first/best.safetensors --json cifar/test_batch.bin)";
+  wrn_predict runs/first/best.safetensors --json cifar/cifar-10-batches-bin/test_batch.bin)";
 
 constexpr const char* kFooter = R"(With --json, a line an image:
   {"image": "photo.jpg", "top": [{"class": "cat", "index": 3, "probability": 0.98}, ...]}
