@@ -31,11 +31,11 @@ struct Measured {
   Measured(const Tensor& image, const Tensor& mean, const Tensor& variance)
       : image(image), mean(mean), variance(variance) {}
 };
-/// relu(batch_norm(x)) in one pass, or with x's statistics in two thirds of one.
+/// relu(batch_norm(x)). With x's statistics it reads x once, else twice.
 Tensor batch_norm_relu(Tape&, const Measured& x, const BatchNorm&);
 
-/// What relu, dropout, batch_norm and conv2d do, with fewer passes over memory, for training on
-/// CUDA in tf32 or bf16: convolutions hand on the statistics of what they write.
+/// These two do what relu, dropout, batch_norm and conv2d do with fewer passes over memory, for
+/// training on CUDA in tf32 or bf16: convolutions hand on the statistics of what they write.
 /// ops/preact_conv.cpp
 Measured conv2d_measured(Tape&, const Tensor& x, const Tensor& w, int stride);
 struct PreactConv {
@@ -55,8 +55,8 @@ struct Shortcut {
   Tensor image;
   std::shared_ptr<const Conv> projection = {};
 };
-/// With a = dropout(relu(batch_norm(x))), the shortcut becomes conv2d(a, projection) if there is
-/// one. Returns conv2d(a, filters), to which the shortcut is added if it says so.
+/// Returns conv2d(a, filters) of a = dropout(relu(batch_norm(x))), plus the shortcut if
+/// `adds_shortcut`. With a projection, the shortcut becomes conv2d(a, projection) first.
 Measured preact_conv(Tape&, const Measured& x, Shortcut& shortcut, const PreactConv&);
 
 /// ops/elementwise.cpp

@@ -33,7 +33,7 @@ class Program {
   void use_graph() { use_graph_ = true; }
   /// Runs all steps. Allocates no memory of the device. On CUDA it returns before they are done.
   void run(Context& context);
-  /// Runs steps()[i] alone, upon what the steps before it left: for those who time it.
+  /// Runs steps()[i] alone, on what the steps before it left, as benchmarks do.
   void run_step(std::size_t i, Context& context);
 
   /// The content of an f32 or bf16 tensor after a run: a persistent one, or one that the tape was

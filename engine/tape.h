@@ -84,8 +84,8 @@ struct RunningUpdate {
     return ::wrn::cpu::__VA_ARGS__;                                                         \
   }())
 
-/// The same for a launcher of fused.h. Elsewhere such a step may be recorded, but only for a plan:
-/// to run it is an Error.
+/// The same for a launcher of fused.h, which only CUDA has. On the CPU such a step may be recorded
+/// for a plan, but running it is an Error.
 #define WRN_ON_CUDA_REAL(x, context, ...)                                             \
   ([&] {                                                                              \
     WRN_CHECK((context).device() == ::wrn::Device::kCuda, "a fused step on the CPU"); \
@@ -139,7 +139,7 @@ class Tape {
   void replace_gradient(const Tensor& x, const Tensor& whole);
 
   // --- For models and trainers -----------------------------------------------------------------
-  /// Names the part of the network to which the steps to come belong, and their backward steps.
+  /// Names the part of the network to which the following steps and their backward steps belong.
   void begin_part(const std::string& name) { part_ = name; }
   /// Records the backward pass of `output`: a loss, or with `seed` (output's gradient) any tensor.
   void backward(const Tensor& output, const Tensor& seed = {});

@@ -60,7 +60,7 @@ class Tensor {
   /// A persistent tensor that is part of `slab` from its element `offset` on.
   static Tensor slice(const std::string& name, const Shape& shape, const Tensor& slab,
                       std::int64_t offset);
-  /// A persistent T in tensor's clothes: what kernels read or update besides arrays.
+  /// A persistent struct T as a tensor: what kernels read or update besides arrays.
   template <typename T>
   static Tensor of_struct(const std::string& name, Device device = Device::kCpu) {
     return persistent(name, {static_cast<std::int64_t>(sizeof(T))}, DType::kU8, device);

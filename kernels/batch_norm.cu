@@ -16,9 +16,9 @@
 // block is `lanes` groups wide, at most 128 bytes, so that a warp reads whole cache lines of
 // several rows; each thread keeps a few rows in registers, so that their loads overlap.
 // Neighbouring blocks are neighbouring columns of the same rows. To sum, a block goes down the rows
-// of its tile. To pass over an image, each block has a few rows, and the blocks begin with the last
-// ones: those that the kernel before has written last may still be in the L2 cache, and what this
-// one writes last is what the next will want first.
+// of its tile. To pass over an image, each block has a few rows, and the first blocks have the last
+// rows: the kernel before has written those last, so that they may still be in the L2 cache. What
+// this kernel writes last, the first rows, is what the next one reads first.
 //
 // The sums take three launches: every block reduces its tile to one partial result a channel, in
 // the workspace [tiles][c][2]; channel_sums.cu merges the tiles; a third one applies the outcome.
@@ -32,7 +32,8 @@
 // The mask is one bit an element, [rows][ceil(c / 8)] bytes: set where the ReLU, and the dropout
 // behind it, let it pass. A NaN stays a NaN, and its bit is clear, as in relu_backward.
 //
-// Where the convolutions bring the sums (fused.h), only the third launch is left of either pass.
+// Where the convolutions compute the sums (fused.h), only the third launch is left, forward and
+// backward.
 #include <algorithm>
 #include <bit>
 #include <initializer_list>
@@ -279,7 +280,7 @@ struct Gradient {
   }
 };
 
-/// x, dy -> partial [dy, dy_x][tiles][c]
+/// x, dy -> partial [tiles][c][dy, dy_x]
 template <typename Real, int V, bool kRelu>
 __global__ void batch_norm_sums_kernel(const Real* x, const Real* dy, const float* mean,
                                        const std::uint8_t* mask, float* partial, Tiling t) {

@@ -21,8 +21,8 @@ WRN_HOST_DEVICE constexpr float to_float(bf16 x) {
 struct bf16_pair {
   bf16 first, second;
 };
-/// The nearest bf16s, the even one of two; a NaN stays a NaN. On a GPU the conversion of two is an
-/// instruction like others, that of one alone goes through a unit with an eighth of the rate.
+/// The nearest bf16s, of two equally near the even one; a NaN stays a NaN. On a GPU two are
+/// converted by an ordinary instruction; one alone goes through a unit with an eighth of the rate.
 WRN_HOST_DEVICE inline bf16_pair to_bf16_pair(float first, float second) {
 #if defined(__CUDA_ARCH__)
   std::uint32_t bits;

@@ -1,5 +1,5 @@
-// What becomes of the sums over the tiles of an image: they are merged to a batch norm's statistics
-// or to the gradients of its parameters, and the statistics move the running ones.
+// The sums over the tiles of an image are merged into a batch norm's statistics or the gradients of
+// its parameters; and the running statistics follow the batch's.
 #include <algorithm>
 
 #include "kernels/channel_sums.cuh"
@@ -7,11 +7,11 @@
 namespace wrn::cuda {
 namespace {
 
-// The merging kernels have little to do but to wait, so they wait for many loads at once: a block
-// has four channels, whose sums of a tile are a sector of memory, and a row of threads for every
-// eight tiles, which a thread asks for before it merges them. More than 1024 tiles take several
-// rounds. One block a multiprocessor is the bound, as ptxas with fewer registers would let loads
-// wait for each other.
+// The merging kernels do little but wait for memory, so they have many loads under way: a block has
+// four channels, whose sums of a tile are one sector of memory, and a row of threads for every
+// eight tiles, all of which a thread loads before it merges them. More than 1024 tiles take several
+// rounds. The launch bound is one block a multiprocessor, because with fewer registers ptxas would
+// let loads wait for each other.
 constexpr unsigned kMergeLanes = 4, kMergeTiles = 8, kMostMergeRows = 128;
 constexpr unsigned kMergeThreads = kMergeLanes * kMostMergeRows;
 dim3 merge_grid(int channels) { return {static_cast<unsigned>(divide_up(channels, kMergeLanes))}; }

@@ -1,5 +1,6 @@
-// Sums over the rows of an image, for each of its channels, as they lie in memory: partial ones of
-// `tiles` parts of the rows, which other kernels write (channel_sums.cuh), and their merging.
+// Sums over the rows of an image, for each of its channels: how the partial sums of `tiles` parts
+// of the rows, which other kernels write (channel_sums.cuh), lie in memory, and how they are
+// merged.
 #pragma once
 
 #include "kernels/kernels.h"

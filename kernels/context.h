@@ -26,8 +26,8 @@ struct Runtime;  // defined in runtime.h
 
 enum class Device { kCpu, kCuda };
 
-/// In what the convolutions multiply, and what images between layers are stored in: fp32 and fp32;
-/// on CUDA with tensor cores also tf32 (fp32 rounded to 11 bits) and fp32; bf16 and bf16. Sums,
+/// What convolutions multiply / what images between layers are stored in: fp32 / fp32; on CUDA with
+/// tensor cores also tf32 (fp32 rounded to ten bits of mantissa) / fp32, and bf16 / bf16. Sums,
 /// statistics, parameters and their gradients are fp32 in all three.
 enum class Precision { kFp32, kTf32, kBf16 };
 

@@ -45,11 +45,11 @@ __device__ __forceinline__ T& shared_storage() {
 using simt::shared_storage;
 #endif
 
-/// Every thread of a kernel calls this, before it touches global memory. Where launch() lets it, a
-/// kernel comes in when all blocks of the one before have begun and there is room, and not when all
-/// have left: so it does not cost the time of a launch. Here it waits for that kernel's end and
-/// sees its memory, and lets the next one in behind its own blocks. As every kernel of ours waits,
-/// what ends has seen the end of all before it; those of libraries are launched in the ordinary
+/// Every thread of a kernel calls this, before it touches global memory. Where launch() allows it,
+/// a kernel starts when all blocks of the kernel before have started and there is room, not when
+/// all have ended, which hides the time of a launch. Here it waits for that kernel's end, after
+/// which it sees what that has written, and lets the next kernel start. As every kernel of ours
+/// waits, a kernel ends after all those before it; those of libraries are launched in the ordinary
 /// way, or wait as well. (PTX ISA, griddepcontrol.)
 #if defined(__CUDACC__)
 __device__ __forceinline__ void wait_for_previous_kernels() {
@@ -120,9 +120,9 @@ using Floats = Group<float, N>;
 template <typename Real>
 inline constexpr int kWide = 16 / static_cast<int>(sizeof(Real));
 
-/// As arithmetic wants them, and as memory does. Two bf16 are converted together: one instruction
-/// for each of two, or for both. By value, as of a reference to memory nvcc would read one
-/// element after the other.
+/// From what memory holds to what arithmetic takes, and back. bf16 are converted in pairs, which
+/// takes one instruction for each to fp32, and one for both from it. The parameter is a value
+/// because nvcc would read one element after the other through a reference to memory.
 template <typename Real, int N>
 __device__ Floats<N> to_floats(const Group<Real, N> group) {
   Floats<N> floats;
@@ -164,8 +164,8 @@ __device__ Group<Real, N> from_floats(const Floats<N>& floats) {
   return group;
 }
 
-/// A Group that is being read, in whole words. Of a Group of bf16 nvcc keeps each element in a
-/// register of its own where it can, and packs and unpacks them.
+/// A Group that is being read, kept in whole words. nvcc would keep each bf16 of a Group in a
+/// register of its own, and pack and unpack them.
 template <typename T, int N>
 class Packed {
   static constexpr int kBytes = sizeof(Group<T, N>);

@@ -1,6 +1,6 @@
-// What launchers speak of, and every launcher: the list itself is launchers.h, and it holds for the
-// CPU (wrn::cpu, over oneDNN) and for CUDA (wrn::cuda, our own kernels) alike. What the list says
-// of images of Reals is a function of floats on the CPU, and on CUDA a template of float and bf16.
+// The shapes and structs that launchers take, and every launcher. The list itself is launchers.h;
+// it holds for the CPU (wrn::cpu, over oneDNN) and for CUDA (wrn::cuda, our own kernels) alike. A
+// launcher of Reals is a function of floats on the CPU, and on CUDA a template for float and bf16.
 // fused.h lists what only CUDA has.
 #pragma once
 
@@ -110,9 +110,9 @@ namespace cuda {
 
 }  // namespace wrn
 
-/// Calls the launcher of the context's device, as in WRN_ON(context, add(a, b, out, size,
-/// context)): the one place where a device is chosen. A build without CUDA holds no trace of the
-/// other one.
+/// Calls the launcher of the context's device, as in WRN_ON(context, synchronise(context)). In a
+/// build without CUDA nothing is left of the choice. WRN_ON_REAL in engine/tape.h also chooses the
+/// type of the elements.
 #define WRN_ON(context, ...)                                                           \
   ([&]() -> decltype(auto) {                                                           \
     if constexpr (::wrn::kHasCuda) {                                                   \

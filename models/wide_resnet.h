@@ -4,10 +4,10 @@
 //   three groups of `blocks` blocks, of width 16k, 32k and 64k, on 32x32, 16x16 and 8x8 pixels
 //   batch norm, ReLU, 8x8 average pool, linear
 //
-// A block, for the kernel sizes M in B(M): batch norm, ReLU, convolution, once for each; dropout
-// stands before every convolution but the first. The first convolution carries the stride. Where a
-// block changes the width or the size, its shortcut is a 1x1 convolution of the *activated* input;
-// elsewhere it is the identity.
+// A block is batch norm, ReLU and convolution, once for each of the kernel sizes M in B(M), with
+// dropout before every convolution but the first. The first convolution has the stride. Where a
+// block changes the width, its shortcut is a 1x1 convolution of the *activated* input; elsewhere it
+// is the identity.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +22,10 @@ namespace wrn {
 
 /// How deep, how wide, and of what blocks. The paper counts the blocks of a group in two ways, and
 /// the name says which:
-///   wrn-40-2            B(3,3), N = (40 - 4) / 6 blocks a group
-///   wrn-40-2-B(3,1,1)   N = (40 - 4) / 6 for every block type, as in the paper's table of block
-///   types wrn-40-2-l3         three 3x3 convolutions a block, N = (40 - 4) / (3 * 3): the
-///   deepening factor
+///   wrn-40-2            B(3,3), (40 - 4) / 6 blocks a group
+///   wrn-40-2-B(3,1,1)   (40 - 4) / 6 as well, whatever the block type
+///   wrn-40-2-l3         l = 3, the deepening factor: three 3x3 convolutions a block,
+///                       (40 - 4) / (3 * 3) blocks a group
 struct WideResNetSpec {
   int depth = 28, widen = 10;
   std::vector<int> kernels = {3, 3};  // B(M)
@@ -43,7 +43,7 @@ struct WideResNetSpec {
 /// are left at their defaults. Throws an Error(kUsage) that shows what a name looks like.
 WideResNetSpec parse_model(const std::string& name);
 
-/// The second is the original code's, where most ports have the first.
+/// Most ports begin with one, the paper's code with a uniform draw.
 enum class GammaInit { kOne, kUniform };
 
 /// How many numbers such a network learns.

@@ -1,8 +1,7 @@
 // The device's side of epilogue.h, for any version: one thread's part of it, a group of V
-// neighbouring columns. finish() turns the sums of the products of a row into what is to be stored;
-// sums_of_row() says what that adds to the columns' sums. Merging those of rows and threads, and
-// storing them, is up to the kernel. What it needs of other tensors a Reader reads, or the kernel
-// itself.
+// neighbouring columns. finish() turns a row's sums of products into what is to be stored, and
+// sums_of_row() says what that adds to the columns' sums. The kernel merges these over rows and
+// threads, and stores them. A Reader, or the kernel itself, reads what is needed of other tensors.
 #pragma once
 
 #include "kernels/channel_sums.cuh"

@@ -1,6 +1,6 @@
-// What a convolution may do to D = A B beyond storing it, while a tile of it is on its way out:
-// with its elements, and with their columns' sums. D is [pixels, columns], an image, and so is
-// every tensor here where nothing else is said. epilogue.cuh is the device's side.
+// What a convolution may do with D = A B before it stores it, a tile at a time: change its
+// elements, and sum its columns. D is an image, [pixels, columns], and so is every tensor here
+// unless said otherwise. epilogue.cuh is the device's side.
 //
 // The sums are of a tile's rows, in `partial` (channel_sums.h): the version's *_tiles() says how
 // many tiles there are, and whoever launched it merges them.

@@ -1,4 +1,4 @@
-// v0: a thread an element of the output, which it sums up as the definition says.
+// v0: one thread for each element of the output, which it sums up as the definition says.
 //
 // With h = p stride + r - pad and v = q stride + s - pad:
 //
@@ -7,7 +7,7 @@
 //   wgrad   dw[k,r,s,c] = sum over n,p,q of  x[n,h,v,c] dy[n,p,q,k]
 //
 // Neighbouring threads have neighbouring channels. Every multiply-add reads two floats from global
-// memory, and caches are all that makes up for it.
+// memory; only caches make up for that.
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
 

@@ -1,9 +1,9 @@
-// v1: a thread an element of D, whichever of the three products D is.
+// v1: one thread for each element of D, whichever of the three products D is.
 //
-// The three nests of loops become one loop over kk, and where an element lies is the view's
-// business. That is a change of view, not of speed: a multiply-add still reads two floats from
-// global memory, and now computes both addresses from kk. But wgrad gains: its depth is split, so
-// that even the 432 outputs of the first layer keep a GPU busy.
+// The three nests of loops become one loop over kk, and the view knows where an element lies. Only
+// the code gains by that, not the speed: a multiply-add still reads two floats from global memory,
+// and now computes both addresses from kk. But wgrad gains: its depth is split, so that even the
+// 432 outputs of the first layer keep a GPU busy.
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
 

@@ -1,9 +1,9 @@
 // v2: a block computes 32 x 32 of D, and reads every float of global memory once for all of them.
 //
-// Rows of A meet all columns of B: of 32 x 32 outputs each element of A is wanted 32 times, and so
-// is each of B. So the block takes a slice of both, 32 deep, to shared memory, one element of each
-// a thread, and every thread goes through it. Global memory and the arithmetic of addresses are
-// asked 1/32 as often as in v1. Threads of a warp run along the axis that is contiguous in memory.
+// In a tile of 32 x 32, each element of A and of B is needed 32 times. So the block copies a slice
+// of both, 32 deep, to shared memory, each thread one element of each, and all threads read it
+// there. Global memory is read, and addresses are computed, 1/32 as often as in v1. When a slice is
+// loaded, the threads of a warp run along the axis that is contiguous in memory.
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
 

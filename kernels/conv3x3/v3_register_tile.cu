@@ -1,12 +1,12 @@
 // v3: a thread computes 8 x 8 elements of D (8 x 4 in narrow tiles), held in registers.
 //
-// v2 reads two floats of shared memory for every multiply-add, eight times what shared memory
-// delivers while the arithmetic units keep busy. Here a thread reads 8 + 8 floats, in four 16-byte
-// accesses, for 64 multiply-adds. With that, the rest must keep up, too:
+// v2 reads two floats of shared memory for every multiply-add. To keep the arithmetic units busy,
+// shared memory would have to deliver eight times what it can. Here a thread reads 8 + 8 floats, in
+// four 16-byte accesses, for 64 multiply-adds. Then the rest must keep up, too:
 //   - A slice comes from global memory in groups of four floats, 16 bytes an access, along the axis
 //     that is contiguous there. In shared memory it lies along m or n, as it is multiplied.
-//   - There are two slices in shared memory: while one is multiplied, the next is on its way into
-//     registers, and is put beside it when it has come. One barrier a slice is enough.
+//   - Shared memory has room for two slices: while one is multiplied, the next is on its way into
+//     registers, from where it goes to the other place. One barrier a slice is enough.
 //
 // A block computes 128 x N of D, N = 128, 64, 32 or 16 as fits the columns. A thread's 8 rows are
 // two groups of four, half a tile apart, and so are its columns: neighbours in a warp then read

@@ -1,13 +1,13 @@
 // v4: the products on tensor cores, fed by copies that run ahead.
 //
-// A warp's mma multiplies a 16 x 16 tile of A by a 16 x 8 tile of B (bf16; with tf32 half as deep)
-// in one instruction, some fifteen times as fast as v3's multiply-adds. So everything else must be
-// rare. Slices go from global to shared memory by cp.async, 16 bytes a copy, past the registers;
-// their bytes arrive while earlier slices are multiplied: kStages slices have a place, all but one
-// of them under way or waiting. And ldmatrix brings four 8 x 8 matrices to a warp's registers, in
-// the fragments that mma reads. It asks for eight rows of 16 bytes at a time, which must lie in
-// different banks: the slices are swizzled. It can transpose, so that slices lie as their tensors
-// do, whichever axis is contiguous.
+// mma multiplies a 16 x 16 tile of A by a 16 x 8 tile of B for a warp (bf16; with tf32 half as
+// deep) in one instruction, some fifteen times as fast as v3's multiply-adds. So everything else
+// must be rare. Slices go from global to shared memory by cp.async, 16 bytes a copy, not through
+// registers, and arrive while earlier slices are multiplied: there is room for kStages slices, of
+// which one is multiplied and the others are under way. ldmatrix loads four 8 x 8 matrices into a
+// warp's registers, as the fragments that mma reads. It reads eight rows of 16 bytes at a time,
+// which must lie in different banks: so slices are swizzled. It can transpose, so that slices lie
+// as their tensors do, whichever axis is contiguous.
 //
 // A block computes 128 x N of D, N = 160, 128, 64, 32 or 16 as fits the columns, a warp 64 or 32
 // rows of it. Sums are fp32. They leave through shared memory, so that a row goes to global memory

@@ -1,9 +1,9 @@
-// The end of a tile of v5's fprop and dgrad: from sums in registers to D, and what an epilogue
-// (epilogue.h) has besides. It reads an image like D, which comes as D leaves: in boxes, a panel of
-// 64 rows and 64 columns or less after the other, and to where D's elements will be in shared
-// memory. Each thread finds there what stands beside its sums, and leaves what is to be stored.
-// One thread of the producer's warpgroup for each consumer carries the panels: as soon as one has
-// been stored, what is beside the next unit's is on its way there.
+// The end of a tile of v5's fprop and dgrad: how sums go from registers to D, through an epilogue
+// (epilogue.h). An epilogue reads an image of D's shape. It comes in boxes as D leaves, a panel of
+// 64 rows and at most 64 columns after the other, to the place in shared memory where D's elements
+// will be. There each thread finds the elements that belong to its sums, and leaves what is to be
+// stored. For each consumer, one thread of the producer's warpgroup, its courier, carries the
+// panels: as soon as one has been stored, it asks for the same panel of the next unit's image.
 #pragma once
 
 #include "kernels/conv3x3/v5_load.cuh"
@@ -28,13 +28,13 @@ inline __device__ Beside<bf16, 2> make_beside(const ThroughRelu<bf16>&, const Pa
 }
 
 /// What an epilogue gathers of V columns over the rows of a tile: the sums of d, which is what is
-/// stored, and of d f, where f is d itself or, through a ReLU, batch norm's input x. That is, sums
-/// about zero, not about the mean, at two instructions an element, and merging is adding. They may
-/// be, as these are bf16: squares of 8 bits have 16, so that those of numbers of one power of two,
-/// of as many rows as a tile has, add up in fp32 without rounding; and numbers that differ more
-/// than that have a variance that is no small part of the sum. So nothing is lost that
-/// moments_of() would have to find. The sum of d x is off by some 2^-24 of mean(x) sum |d|; x
-/// itself is, by 2^-9 of its mean.
+/// stored, and of d f, where f is d itself or, through a ReLU, batch norm's input x. These are sums
+/// about zero, not about the mean: two instructions an element, and merging is adding. For bf16
+/// that is exact enough. Squares of 8 bits have 16, so that squares of numbers within one power of
+/// two add up in fp32 without rounding over as many rows as a tile has; and numbers that differ by
+/// more have a variance that is no small part of the sum. Either way moments_of() finds the
+/// variance. The sum of d x is off by some 2^-24 of mean(x) sum |d|, while x itself was rounded by
+/// 2^-9 of its mean.
 template <int V>
 struct TwoSums {
   Floats<V> d, d_f;

@@ -1,17 +1,17 @@
 // v5: the products by wgmma, fed by the tensor memory accelerator.
 //
-// A warpgroup's wgmma multiplies tiles that lie in shared memory, 64 rows by N columns, without the
-// registers ever seeing an operand; and one thread asks for a whole box of a tensor at a time. So
-// nobody computes an address of an element any more, and what is left for the block's threads is to
-// say when:
+// wgmma multiplies tiles of 64 rows by N columns for a warpgroup, straight from shared memory: no
+// operand passes through registers. And one thread asks for a whole box of a tensor at a time. So
+// no addresses of elements are computed any more, and what is left for a block's threads is to say
+// when:
 //   - One warpgroup, the producer, asks for boxes; two, the consumers, multiply. Slices of depth 64
 //     go around two rings of places in shared memory, one for A and one for B. A place has two
 //     barriers: `full`, when its boxes have come, and `empty`, when the consumers have multiplied
 //     them.
-//   - Images are cut into blocks of 64 pixels, whole rows. Seen through tap (r, s), the patches of
-//     a block are one box of x, a pixel over; what lies outside of the image comes as zeros, which
-//     is the padding; stride 2 is the map's step. So the nine taps are nine boxes, and no im2col is
-//     left. Or three, where taps above each other are multiplied from the lines of one (ARows).
+//   - Images are cut into blocks of 64 pixels, whole rows. What a block sees through tap (r, s) is
+//     one box of x, shifted by a pixel; what lies outside of the image comes as zeros, which is the
+//     padding; stride 2 is the map's step. So the nine taps are nine boxes; or three, where taps
+//     above each other are multiplied from the lines of one box (ARows).
 //   - The grid is one block an SM, and a block takes tile after tile: while its consumers store
 //     one, its producer has begun to load the next.
 //

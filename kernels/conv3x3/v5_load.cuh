@@ -1,8 +1,8 @@
-// What v5's fprop and dgrad multiply, and the producer, who brings it. D[pixels, columns] gathers
+// What v5's fprop and dgrad multiply, and the producer, which brings it. D[pixels, columns] gathers
 // patches of images, seen through taps, and multiplies them by filters. The depth is taps x
 // channels, in chunks of one tap's 64, 32 or 16 channels; a slice is 64 deep. A projection
-// (fused.h) is a second convolution of the same D: the depth goes on in its images and filters.
-// Where A's rows are tall (v5_tiles.h), taps above each other share a slice of A: a third of them.
+// (fused.h) is a second convolution to the same D: the depth goes on in its images and filters.
+// Where A's rows are tall (v5_tiles.h), the three taps above each other share one slice of A.
 #pragma once
 
 #include "kernels/conv3x3/v5_hopper.cuh"
