@@ -28,9 +28,9 @@ using Shape = std::vector<std::int64_t>;
 /// "[128,32,32,16]"
 std::string to_string(const Shape&);
 
-/// Bytes of the device's memory that are free, less a reserve for code; of the host's, those that
-/// can be had without swapping by Linux's own estimate and within its control groups' limits, or
-/// all that can be counted where there is neither.
+/// Free bytes of the GPU's memory, less a reserve for code; or of the host's, what Linux estimates
+/// can be had without swapping and what control groups still allow (where neither is known, the
+/// largest number there is).
 std::size_t available_memory(Device device);
 
 /// Owned memory of a device, at least 64-byte aligned and zeroed. Throws Error(kOutOfMemory) saying

@@ -1,6 +1,6 @@
-// Sums over the rows of an image, for each of its channels, as batch norm wants them: in a thread,
-// of a block's threads, and of its blocks. In all three they are merged in an order that follows
-// from the shape alone, so the results are the same bits on every run.
+// Batch norm's sums over the rows of an image, for each of its channels: within a thread, over the
+// threads of a block, and over blocks. They are always merged in an order that follows from the
+// shape alone, so the results are the same bits on every run.
 #pragma once
 
 #include "kernels/channel_sums.h"
@@ -108,9 +108,9 @@ struct GradientSums {
   }
 };
 
-/// Merges what `rows` threads hold of the same channels, as a tree; that of row 0 has the result.
-/// All threads of a block call it, those of no such row to keep them company. `column`: what row 0
-/// may use of the shared memory; the next row's is `pitch` further.
+/// Merges what `rows` threads hold of the same channels, as a tree; the thread of row 0 gets the
+/// result. All threads of a block must call it, also those with row >= rows, because of its
+/// barriers. `column`: row 0's place in shared memory; each next row's is `pitch` further.
 template <typename T>
 __device__ void merge_rows(T& mine, T* column, int row, int rows, int pitch) {
   if (row < rows) column[row * pitch] = mine;

@@ -1,16 +1,16 @@
-// Launchers that only CUDA has: batch norm inside of the convolutions around it. As in launchers.h,
-// where the same conventions hold; kernels.h explains the two lists.
+// Launchers that only CUDA has: batch norm merged into the convolutions around it. The conventions
+// are those of launchers.h.
 //
-// An activation is relu(batch_norm(x)), perhaps with dropout behind it, that convolutions read. On
+// An activation is relu(batch_norm(x)), perhaps followed by dropout, which a convolution reads. On
 // its own, batch norm reads x twice forward and x and dy twice backward: once for its sums, once to
 // apply them. Here the sums are a by-product of the convolutions that write x and dy:
 //
 //   forward    conv_fprop_statistics writes x, mean, variance;  batch_norm_activation reads them
 //   backward   conv_dgrad_activation writes d, dgamma, dbeta;   batch_norm_dx reads them
 //
-// d is the gradient of batch norm's own output: the activation's, through dropout and ReLU. The
-// mask, one bit an element in [rows][ceil(c / 8)] bytes as batch_norm_forward has it, is set where
-// an element passed both.
+// d is the gradient of batch norm's own output, which is the activation's taken through dropout and
+// ReLU. The mask, one bit an element in [rows][ceil(c / 8)] bytes as batch_norm_forward has it, is
+// set where an element passed both.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -18,8 +18,8 @@
 namespace wrn::cuda {
 
 // --- conv3x3/conv.cu; in fp32 there are none: Reals of fp32 are for a Context in tf32 ------------
-/// Another convolution whose result is added, as if its taps were more of the first one's: it is
-/// never stored. In fprop one with the same y, in dgrad with the same dx and stride. No image:
+/// Another convolution, whose result is added as if its taps were more taps of the first one, and
+/// never stored. In fprop it has the same y, in dgrad the same dx and stride. Without an image
 /// there is none.
 template <typename Real>
 struct Projection {
@@ -55,15 +55,14 @@ void conv_dgrad_activation(const Real* dy, const Real* w, const Projection<Real>
 std::size_t conv_dgrad_activation_workspace(const ConvShape&, Context&);
 
 // --- batch_norm.cu -------------------------------------------------------------------------------
-/// With p = 0 there is none, and the rest is not looked at.
+/// p = 0 means none, and the rest is not looked at.
 struct Dropout {
   float p = 0;
   int layer = 0;
   const StepState* state = nullptr;
 };
-/// y = dropout(relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)) and its mask, of given
-/// statistics. Dropout's draws are those of dropout(), whose rows are the images. In place: y may
-/// be x.
+/// y = dropout(relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)) and its mask, from given
+/// statistics. Dropout draws as dropout() does, where rows are images. In place: y may be x.
 template <typename Real>
 void batch_norm_activation(const Real* x, const float* gamma, const float* beta, const float* mean,
                            const float* variance, Real* y, std::uint8_t* mask, const ImageShape&,

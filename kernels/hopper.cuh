@@ -1,15 +1,14 @@
 // The instructions of sm_90a that v5 is made of, one thin wrapper each. The numbers are sections of
 // the PTX ISA, version 9.1. In the emulation tests/simt carries them out.
 //
-// Three kinds of machinery work beside a block's threads, and a Barrier (mbarrier) or a group says
+// Two kinds of machinery work beside a block's threads, and a Barrier (mbarrier) or a group says
 // when they are done:
 //   tensor memory accelerator   copies boxes of a tensor, which a CUtensorMap describes, between
 //                               global and shared memory (load_box, store_box)
 //   tensor cores, by wgmma      multiply two tiles in shared memory into the registers of four
 //                               warps, a warpgroup (wgmma)
-//   setmaxnreg                  moves registers from one warpgroup to another
-// The first two see shared memory by the "asynchronous proxy": what a thread has stored itself is
-// theirs to read only after fence_async_proxy().
+// Both see shared memory by the "asynchronous proxy": they may read what a thread has stored only
+// after its fence_async_proxy(). And setmaxnreg moves registers from one warpgroup to another.
 #pragma once
 
 #include <cuda.h>  // CUtensorMap
@@ -35,8 +34,8 @@ constexpr int kWarpgroup = 128;  // threads
 #if defined(__CUDACC__)
 
 // --- mbarrier (9.7.13.15) ------------------------------------------------------------------------
-/// A barrier's phase is complete when `count` arrivals were made and all bytes that they said to
-/// expect have come; then the next phase begins, with all anew. The first phase has number 0.
+/// A barrier's phase is complete after `count` arrivals, when all bytes that these said to expect
+/// have come. Then the next phase begins, and both counts begin again. The first phase is number 0.
 __device__ __forceinline__ void init_barrier(Barrier& barrier, unsigned count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)), "r"(count)
                : "memory");
@@ -57,8 +56,8 @@ __device__ __forceinline__ void arrive_expecting(Barrier& barrier, unsigned byte
       "r"(bytes)
       : "memory");
 }
-/// Waits for the phase of this parity, the number of the phase modulo 2: the one under way, or the
-/// one before it. So that of a fresh barrier, waiting for parity 1 returns at once.
+/// Waits for the end of the phase of this parity (its number modulo 2), which is the phase under
+/// way or the one before it. So on a fresh barrier, waiting for parity 1 returns at once.
 __device__ __forceinline__ void wait(Barrier& barrier, unsigned parity) {
   asm volatile(
       "{\n"
@@ -78,13 +77,14 @@ __device__ __forceinline__ void wait(Barrier& barrier, unsigned parity) {
 __device__ __forceinline__ void fence_async_proxy() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-/// The same of global memory: what kernels before have stored there, which the thread has waited
-/// for, comes before the boxes that it will load. The end of a kernel sees to that by itself; of
-/// griddepcontrol.wait the PTX ISA does not say so, and once for a loading thread costs nothing.
+/// The same for global memory: what earlier kernels have stored there, for whose end the thread has
+/// waited, comes before the boxes that it will load. The end of a kernel ensures that, but the PTX
+/// ISA does not say so of griddepcontrol.wait, and one fence of a loading thread costs nothing.
 __device__ __forceinline__ void fence_async_proxy_of_global() {
   asm volatile("fence.proxy.async.global;" ::: "memory");
 }
-/// A store to shared memory that the asynchronous proxy will read. The emulation keeps whose it is.
+/// For shared memory that the asynchronous proxy reads or writes, too: by these the emulation sees
+/// the accesses.
 __device__ __forceinline__ void store_shared(void* p, unsigned value) {
   *static_cast<unsigned*>(p) = value;
 }
@@ -96,7 +96,7 @@ __device__ __forceinline__ unsigned load_shared(const void* p) {
 // One thread calls; the machinery copies. Coordinates are the first element's, innermost first.
 // What of a box lies outside of the tensor is read as zeros and not written.
 
-/// Counts the whole box's bytes at the barrier when it has come.
+/// When the box has come, all of its bytes are counted at the barrier.
 __device__ __forceinline__ void load_box(void* shared, const CUtensorMap& map, Barrier& barrier,
                                          int c0, int c1, int c2) {
   asm volatile(

@@ -4,11 +4,11 @@
 //   dx [rows,in] = dy [rows,out] w
 //   dw [out,in] = dy^T x,  db[out] = sum over rows of dy
 //
-// It is the one matrix product of a residual network: 128 x 640 x 10 is nothing beside the
-// convolutions, so that a library does it. All matrices are row-major and all results overwritten.
+// It is the one plain matrix product of a residual network, and 128 x 640 x 10 is nothing beside
+// the convolutions, so a library does it. All matrices are row-major and all results overwritten.
 //
-// The bias is written first, and the product added to it. The sum over rows is one thread a column
-// and slice of the rows; the slices are added in order.
+// The bias is written first, and the product added to it. In the sum over rows, a thread has one
+// column of one slice of the rows; the slices are added in order.
 #include "kernels/device.cuh"
 
 namespace wrn::cuda {

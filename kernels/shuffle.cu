@@ -3,8 +3,8 @@
 //   key[i] = the first two words of philox(item = i, time = epoch, use = shuffle)
 //
 // Thrust writes the keys and CUB's radix sort, which is stable, carries the items along; equal keys
-// keep their order, as on the CPU. Nothing is allocated: workspace holds the keys, the sorted keys,
-// which nobody reads, and what CUB asks for. The sort's passes depend on n alone.
+// keep their order, as on the CPU. Nothing is allocated: the workspace holds the keys, the sorted
+// keys, which nobody reads, and what CUB asks for. The passes of the sort depend on n alone.
 //
 // Only nvcc compiles this file: the emulation of tests/simt has a stand-in for it.
 #include <thrust/execution_policy.h>

@@ -64,7 +64,7 @@ __device__ __forceinline__ void load_matrices(unsigned (&fragment)[4], const voi
                : "r"(shared_address(row))
                : "memory");
 }
-/// The same of the transposed matrices, bf16 only: of rows 2 q and 2 q + 1 what is at g.
+/// The same of the transposed matrices, bf16 only: a lane gets element g of rows 2 q and 2 q + 1.
 __device__ __forceinline__ void load_matrices_transposed(unsigned (&fragment)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(fragment[0]), "=r"(fragment[1]), "=r"(fragment[2]), "=r"(fragment[3])
@@ -98,7 +98,8 @@ __device__ __forceinline__ void mma(float (&d)[M][N][4], const unsigned (&a)[M][
   }
 }
 
-/// cvt.rna.tf32 (9.7.9.22): the nearest fp32 that tf32 holds, of two the one further from zero.
+/// cvt.rna.tf32 (9.7.9.22): the nearest fp32 that tf32 holds, of two equally near the one further
+/// from zero.
 __device__ __forceinline__ unsigned round_to_tf32(unsigned bits) {
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(__uint_as_float(bits)));
   return bits;

@@ -1,5 +1,5 @@
-// How the copying machinery of sm_90 sees a tensor: made on the host, passed to kernels as
-// `const __grid_constant__`.
+// How the tensor memory accelerator of sm_90 sees a tensor. Maps are made on the host and passed to
+// kernels as `const __grid_constant__`.
 #pragma once
 
 #include <cuda.h>
@@ -18,9 +18,9 @@ struct MapDimension {
   int box, step = 1;
 };
 
-/// `map` becomes one of bf16, with the 16-byte groups of a box placed as Row says (hopper.cuh): the
-/// innermost `box` is 16, 32 or 64 elements. Throws where the driver refuses. (Not a result: the
-/// driver wants its address aligned, which that of g++'s temporaries is not always.)
+/// Makes `map` one of bf16, with the 16-byte groups of a box placed as Row says (hopper.cuh): the
+/// innermost `box` is 16, 32 or 64 elements. Throws where the driver refuses. (The map is not a
+/// return value because the driver wants it aligned, and g++ does not always align temporaries.)
 void make_tensor_map(CUtensorMap& map, const bf16* tensor,
                      const std::vector<MapDimension>& dimensions);
 

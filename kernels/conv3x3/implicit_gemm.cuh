@@ -11,8 +11,8 @@
 // ladder is written once, for any view. README.md derives all three.
 //
 // The arithmetic of an address is split so that little of it is left for the main loop. Each of an
-// element's two coordinates yields a Place, a part of the offset, and the address is the sum of the
-// two. One of the coordinates stays with a thread and its Place is computed once. Only the test
+// element's two coordinates has a Place, a part of the offset, and the address is the sum of the
+// two. One of the coordinates is fixed for a thread, whose Place is computed once. Only the test
 // for the image's border needs both.
 #pragma once
 
@@ -140,15 +140,15 @@ struct FilterTaps {
   __device__ const T* at(const Place& a, const Place& b) const { return address(data, 1, 1, a, b); }
 };
 
-// A view: operands a and b, the extents of the product, and row(m), where row m of D begins, or
+// A view has operands a and b, the extents of the product, and row(m), where row m of D begins, or
 // null where there is none. Where D is an image, out() and pixel(m) say the same: row m is the
-// pixel's channels, and -1 is none. It comes in `parts`, independent products, one for each
-// blockIdx.z: a kernel takes its own by part(). `vector`: groups of 16 bytes along the contiguous
-// axes of A, B and D are aligned, as all channel counts are multiples of that and so are addresses.
-// T is what the tensors hold: float or, for tensor cores, bf16.
+// channels of that pixel, and -1 is none. A view comes in `parts`, independent products, one for
+// each blockIdx.z: a kernel takes its own by part(). `vector`: groups of 16 bytes along the
+// contiguous axes of A, B and D are aligned, because channel counts and addresses are multiples of
+// that. T is what the tensors hold: float or, for tensor cores, bf16.
 
-/// Throws where `shape` is no convolution, or one that the views' arithmetic is too narrow for:
-/// pixels of all images, elements of one image and of all filters are counted in 31 bits.
+/// Throws where `shape` is no convolution, or too large for the views' arithmetic: pixels of all
+/// images, elements of one image and of all filters are counted in 31 bits.
 void check_shape(const ConvShape& shape);
 
 template <typename T>
@@ -246,8 +246,8 @@ std::size_t wgrad_partial_bytes(const ConvShape&, int parts);
 template <typename T>
 void sum_parts(const Wgrad<T>&, float* dw, Context&);
 
-/// Calls f with the one of the Tiles, each of kColumns columns, that takes the least time for so
-/// many columns: each costs kCost.
+/// Calls f with the one of the Tiles that takes the least time for so many columns: each has
+/// kColumns and costs kCost.
 template <typename First, typename... Rest, typename F>
 auto with_cheapest(int columns, F f) {
   const auto cost = [&](auto tile) { return divide_up(columns, tile.kColumns) * tile.kCost; };

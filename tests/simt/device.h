@@ -1,9 +1,9 @@
 // The device side of the emulation: what nvcc would give a kernel, for kernels that the host
 // compiler compiles. kernels/device.cuh includes it; README.md says what is honoured.
 //
-// Every GPU thread is a fiber. Whatever threads do together (barrier, shuffle, vote; later mma and
-// its like) is a meeting: each participant arrives with a pointer to its operand and is suspended,
-// the last one computes for all, and then all go on in an order drawn from the seed.
+// Every GPU thread is a fiber. Whatever threads do together (barrier, shuffle, vote, mma) is a
+// meeting: each participant arrives with a pointer to its operand and is suspended, the last one
+// computes for all, and then all go on in an order drawn from the seed.
 #pragma once
 
 #include <cuda_runtime_api.h>
