@@ -5,8 +5,9 @@
 //   dbeta = sum of dy,  dgamma = sum of dy (x - mean) r
 //   dx = gamma r (dy - dbeta / rows - (x - mean) r dgamma / rows)
 //
-// where with ReLU dy is first set to zero where y was cut. Everything is overwritten, nothing
-// accumulated.
+// where with ReLU dy is first set to zero where y was cut. (As mean and variance depend on every x,
+// z = (x - mean) r has dz[j] / dx[i] = r ([i = j] - 1 / rows - z[i] z[j] / rows), and dx[i] is the
+// sum over j of gamma dy[j] dz[j] / dx[i].) Everything is overwritten, nothing accumulated.
 //
 // Images are fp32 or bf16; sums, statistics and parameters fp32, and an element is rounded once,
 // when it is written. In particular mean and variance are those of what x holds.
