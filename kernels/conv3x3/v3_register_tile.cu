@@ -21,9 +21,9 @@ namespace {
 constexpr int kRows = 128, kDepth = 8;  // of a slice
 constexpr int kThreadRows = 8;
 
-/// What a block of N columns is made of. kBlocksPerSm bounds a thread's registers: 128 in the
-/// widest tile, 168 where a thread fetches more of a slice. kCost: the time of a tile, that of 128
-/// columns being 128, by the count of the main loop's instructions (README.md).
+/// What a block of N columns is made of. kBlocksPerSm bounds a thread's registers, to 128 with
+/// 128 or 32 columns and to 168 with 64 or 16. kCost: the time of a tile, where that of 128 columns
+/// is 128, by the instructions of the main loop (README.md).
 template <int N, int kThreadColumns_, int kBlocksPerSm_, int kCost_>
 struct TileOf {
   static constexpr int kColumns = N, kThreadColumns = kThreadColumns_;

@@ -51,8 +51,8 @@ template <>
 struct Tile<16> : TileOf<16, 32, 16, 4, 28> {};
 
 /// A slice of an operand, [kExtent, kDepth], as it lies in shared memory: along the axis that is
-/// contiguous in global memory. Lines are 128 bytes, all banks once. Whoever reads wants a column
-/// of 16-byte groups, eight rows of one, so groups change places within their line by its number:
+/// contiguous in global memory. A line is 128 bytes, which covers all banks once. Reading takes a
+/// column of 16-byte groups, eight rows of it at a time, so groups change places within their line:
 /// group g of line i lies at g ^ (i % 8). Along m or n a slice is cut into panels, at most a line
 /// wide, so that the rows of a column are in lines that follow each other.
 template <typename T, bool kDepthContiguous, int kExtent>
@@ -68,7 +68,7 @@ struct alignas(128) Slice {
     const int row = kDepthContiguous ? m : m / kPanel * kDepth + kk;
     const int column = kDepthContiguous ? kk : m % kPanel;
     const int byte = (row * kPanel + column) * static_cast<int>(sizeof(T));
-    // Of fp32 across the depth, four rows of two groups are wanted at a time (load_a, load_b).
+    // For fp32 across the depth, reading takes two groups of four rows at a time (load_a, load_b).
     constexpr bool kPairs = sizeof(T) == 4 && !kDepthContiguous;
     const int line = byte / 128;
     return reinterpret_cast<T*>(data + (byte ^ (kPairs ? line % 4 * 32 : line % 8 * 16)));
@@ -156,8 +156,8 @@ __device__ void round_fragment(unsigned (&fragment)[4]) {
   }
 }
 
-/// The fragments of M tiles of A, from row `first` on, for one step of a slice. Without ldmatrix
-/// for what it cannot transpose, fp32, whose elements are read one by one.
+/// The fragments of M tiles of A, from row `first` on, for one step of a slice. fp32 across the
+/// depth, which ldmatrix cannot transpose, is read element by element.
 template <typename T, bool kDepthContiguous, int kExtent, int M>
 __device__ void load_a(const Slice<T, kDepthContiguous, kExtent>& slice, int first, int step,
                        unsigned (&a)[M][4]) {
@@ -235,7 +235,7 @@ __device__ void multiply(const SliceOf<A, kRows>& a, const SliceOf<B, N>& b, Sum
   }
 }
 
-/// The block's tile on its way out. The padding puts what a warp writes into different banks.
+/// The block's tile on its way out. With the padding, what a warp writes lies in different banks.
 template <int N>
 using Output = float[kRows][N + 8];
 
@@ -272,7 +272,7 @@ __device__ void store_tile(const View& view, int first_m, int first_n, const Out
 }
 
 /// How the threads of a block share the finishing of its tile: each has a group of columns and
-/// every kHigh-th row. The threads that this leaves over, with 160 columns of bf16, are idle.
+/// every kHigh-th row. Threads left over, as with 160 columns of bf16, are idle.
 template <typename View, int N, bool kVector, typename Epilogue>
 struct Finishing {
   using D = std::remove_pointer_t<decltype(std::declval<View>().out())>;
@@ -350,7 +350,7 @@ __device__ void add_product(const View& view, int first_m, int first_n,
   const Courier<A, kRows, Tile<N>::kThreads, kVector> a(view.a, first_m);
   const Courier<B, N, Tile<N>::kThreads, kVector> b(view.b, first_n);
   const int slices = (view.depth_end - view.depth_begin + kDepth - 1) / kDepth;
-  // A group of copies for every slice, and empty ones behind the last: so the count is the same.
+  // A group of copies for every slice, and empty groups after the last, to keep the count.
   const auto fetch = [&](int slice) {
     if (slice < slices) {
       auto& stage = stages[slice % kStages];
@@ -362,8 +362,8 @@ __device__ void add_product(const View& view, int first_m, int first_n,
 
   for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
   for (int slice = 0; slice < slices; ++slice) {
-    // This thread's copies of the slice are there, then all threads'. Behind the barrier nobody
-    // reads the slice before any more, whose stage is the next to be filled.
+    // This thread's copies of the slice are there; after the barrier, all threads' are, and nobody
+    // reads the slice before any more, whose stage is filled next.
     wait_for_copies<kStages - 2>();
     __syncthreads();
     fetch(slice + kStages - 1);

@@ -248,7 +248,7 @@ class Ending {
   __device__ int block_of(const TilePlace& place, int u) const {
     return (place.row * kConsumers + consumer_) * Tile<N>::kUnits + u;
   }
-  /// Whether D has all pixels of the unit, which most units' are. Only of a D of one part.
+  /// Whether D has all pixels of the unit, as is so for most units. Only for a D of one part.
   __device__ bool is_whole(const TilePlace& place, int u) const {
     const int3 first = first_pixel(g_.blocks, block_of(place, u));
     return first.y + g_.blocks.h <= g_.h && first.z + g_.blocks.n <= g_.n;
@@ -299,9 +299,9 @@ class Ending {
     }
   }
 
-  /// The thread's two rows of a unit, from columns to columns: sums that have been stored leave
-  /// their registers for what is gathered of them. There are none to spare for what ptxas would
-  /// read early; but what is read in shared memory cannot overtake a store there.
+  /// The thread's two rows of a unit, column by column, so that sums that have been stored leave
+  /// their registers to what is gathered of them. None are to spare for what ptxas would read early
+  /// from global memory; but reads of shared memory cannot overtake stores there.
   __device__ void finish_panel(const float (&sum)[N / 2], int u, int p, const unsigned (&inside)[2],
                                Gathered& gathered) {
     const int t = thread_of_warpgroup();

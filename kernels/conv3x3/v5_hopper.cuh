@@ -43,9 +43,8 @@ struct Tile {
 template <int N>
 using Sums = float[Tile<N>::kUnits][N / 2];
 
-/// What a consumer has of a tile for an epilogue: what each of its warps has gathered, two sums of
-/// each column and how many rows they are of; and through a ReLU the columns' means and the mask's
-/// bits.
+/// A consumer's memory for a tile's epilogue: what each of its warps has gathered (two sums of each
+/// column, and of how many rows they are) and, through a ReLU, the columns' means and the mask.
 template <int N, typename Epilogue>
 struct ColumnsOf {};
 template <int N>
@@ -58,7 +57,7 @@ struct ColumnsOf<N, ThroughRelu<bf16>> {
   unsigned mask[Tile<N>::kUnits * kUnit][(N + 31) / 32];
 };
 
-/// One thread's way around a ring.
+/// A ring of places in shared memory, as one thread goes around it.
 struct Ring {
   unsigned char* first;
   Barrier *full, *empty;  // of the places
@@ -67,7 +66,8 @@ struct Ring {
   unsigned parity = 0;  // of the turn
 
   __device__ unsigned char* at() const { return first + place * bytes; }
-  /// The producer's: when the place is empty. Its barrier will say when so many bytes have come.
+  /// For the producer: waits until the place is empty, and returns the barrier that will say when
+  /// so many bytes have come.
   __device__ Barrier& claim(int expected) const {
     wait(empty[place], parity ^ 1);
     arrive_expecting(full[place], static_cast<unsigned>(expected));
@@ -83,7 +83,7 @@ struct Ring {
 constexpr int kRowBytes = kDepth * 2;  // of a slice
 constexpr int kMostPlaces = 4;         // of a ring; more would not help
 
-/// A block's shared memory. Without an epilogue, `void`, sums leave straight from the registers.
+/// A block's shared memory. With `void` for an epilogue, sums are stored straight from registers.
 template <int N, typename Epilogue>
 struct alignas(1024) Shared {
   static constexpr bool kStores = !std::is_void_v<Epilogue>;
@@ -94,7 +94,7 @@ struct alignas(1024) Shared {
   static constexpr int kPanelsOfOut = kOuts * Tile<N>::kPanels;
   static constexpr int kRoom =
       227 * 1024 - kConsumers * int{kOuts * sizeof(Out) + sizeof(Columns)} - 1024;
-  /// A has room for three flat places or two of the tallest, or more where B leaves some.
+  /// A gets room for three flat places or two of the tallest, and more where B leaves some.
   static constexpr int kRows = Tile<N>::kRows, kBytesOfB = N * kRowBytes;
   static constexpr int kPlacesOfB = std::min(
       kMostPlaces, (kRoom - std::max(3 * kRows, 2 * most_a_rows(kRows)) * kRowBytes) / kBytesOfB);
@@ -125,9 +125,9 @@ __device__ inline int3 first_pixel(const PixelBlocks& blocks, int i) {
           (line - image * blocks.down.value()) * blocks.h, image * blocks.n};
 }
 
-/// Where in a place wgmma finds an operand: a descriptor's layout, and in bytes where its step of
-/// the slice begins and how far the next 64 rows are; and of tall rows where the first tap's begin,
-/// and how far the next one's are.
+/// Where in a place wgmma finds an operand: the layout for its descriptor, where each step of the
+/// slice begins, and how far the next 64 rows are, in bytes; for tall rows also where those of the
+/// first tap begin, and how far the next tap's are.
 struct OperandView {
   std::uint64_t layout;
   unsigned step[kSteps], unit;
@@ -135,8 +135,8 @@ struct OperandView {
 };
 /// Contiguous along the depth: rows of `box` channels, `rows` of them in a box; kDepth / box boxes.
 OperandView along_depth(int box, int rows);
-/// Contiguous across: boxes of `box` columns, kDepth deep or, with `chunk` < kDepth, that much deep
-/// and kDepth / chunk times after each other for a tile of `columns`.
+/// Contiguous across: boxes of `box` columns that are kDepth deep, or, with `chunk` < kDepth,
+/// `chunk` deep: all of a tile's `columns`, kDepth / chunk times after each other.
 OperandView across_depth(int box, int chunk, int columns);
 
 template <int N, typename Epilogue>
@@ -190,8 +190,8 @@ __device__ void multiply(Sums<N>& sum, Ring& ring_a, Ring& ring_b, const Slices&
                                      operand(b.layout, ring_b.at(), b.step[step]), true);
       }
     };
-    // One path from fence to group, or ptxas adds a fence: a short slice's steps are multiplied one
-    // by one.
+    // ptxas adds fences unless there is only one path from fence to commit. So the steps of a short
+    // slice are a batch each.
     if (steps == kSteps) {
       begin_products(sum);
 #pragma unroll
@@ -204,7 +204,8 @@ __device__ void multiply(Sums<N>& sum, Ring& ring_a, Ring& ring_b, const Slices&
         commit_products();
       }
     }
-    // The slice before this one has been multiplied: its places are free, A's if this is another.
+    // The slice before this one has been multiplied. So B's place of it is free, and A's, if this
+    // slice has another.
     wait_for_products<1>(sum);
     if (slice > 0 && arrives) {
       arrive(ring_b.empty[before_b]);

@@ -53,8 +53,8 @@ struct Gather {
   __device__ int tiles() const { return parts * row_tiles * column_tiles; }
 };
 
-/// Which tile number i is. Tiles of the same pixels are neighbours, and run at the same time: the
-/// L2 cache reads those once.
+/// Which tile number i is. Tiles of the same pixels are neighbours and run at the same time, so
+/// that the pixels come into the L2 cache once.
 struct TilePlace {
   int part, row, column;
 };
@@ -63,8 +63,8 @@ __device__ inline TilePlace tile_place(const Gather& g, int i) {
   return {line / g.row_tiles, line % g.row_tiles, i % g.column_tiles};
 }
 
-/// A tap, number (i, j) of those of a part, and a channel: where a box's depth begins. Behind the
-/// last tap come zeros.
+/// Where in the depth a box begins: at tap (i, j) of those of a part, and a channel. Past the last
+/// tap come zeros.
 struct Position {
   int i = 0, j = 0, channel = 0;
 
@@ -93,7 +93,7 @@ __device__ void load_slices(const Gather& g, const Source& source, const Taps& t
     Barrier& full_a = a.claim(source.a_bytes);
     Position chunk = at;
     for (int deep = 0; deep < kDepth; deep += source.box) {
-      // Of a tall box the first line, which is the last tap's where taps go up.
+      // A tall box begins with the line of the topmost tap, which in dgrad is the last one.
       const int i = source.direction < 0 ? chunk.i + taps.slices.taps - 1 : chunk.i;
       for (int u = 0; u < boxes; ++u) {
         const int3 pixel = first_pixel(g.blocks, first + u);

@@ -1,5 +1,5 @@
-// How v5 cuts a convolution into tiles: what the host decides before a launch. It is apart from the
-// kernels because a plan reckons with it on any machine (apps/plan.h).
+// How v5 cuts a convolution into tiles, which the host decides before a launch. It is apart from
+// the kernels because plans need it on any machine (apps/plan.h).
 #pragma once
 
 #include <algorithm>
@@ -17,19 +17,18 @@ constexpr int kDepth = 64, kSteps = 4;  // of a slice; a product is 16 deep
 constexpr int kUnit = 64;               // rows of a product: pixels, or of dw a tap's channels
 constexpr int kConsumers = 2;
 
-/// The tiles' widths, and their heights: two units of more columns do not fit a consumer's
-/// registers.
+/// The tiles' widths, and their heights: with more than 160 columns, two units do not fit into a
+/// consumer's registers.
 constexpr std::array kWidths = {16, 32, 64, 128, 160, 192, 256};
-/// Of dgrad, whose epilogue has too few registers with 256 columns. Two of 128 columns take a tenth
-/// longer.
+/// dgrad's epilogue has too few registers with 256 columns. Two tiles of 128 take a tenth longer.
 constexpr int widest_of(ConvProduct product) {
   return product == ConvProduct::kDgrad ? 192 : kWidths.back();
 }
 constexpr int units_of_consumer(int columns) { return columns > 160 ? 1 : 2; }
 constexpr int rows_of_tile(int columns) { return kConsumers * units_of_consumer(columns) * kUnit; }
 
-/// The blocks of 64 pixels that images of p x q are cut into: whole rows, or of rows wider than 64
-/// a part. The last block of an image may reach beyond it; small images share a block.
+/// The blocks of 64 pixels that images of p x q are cut into: whole rows, or parts of rows that are
+/// wider than 64. The last block of an image may reach beyond it; small images share a block.
 struct PixelBlocks {
   int w, h, n;           // pixels of a block
   Divisor by_w, by_h;    // its rows, and images, of a pixel's number
@@ -61,10 +60,10 @@ inline bool is_chosen(ConvProduct product, const ConvShape& s, const Target& tar
   return takes(s) && (chosen == nullptr || chosen->version == 5);
 }
 
-/// The width of the tile for a product of `units` x `columns` that takes the least time: in waves
-/// of a tile an SM, a tile's time being its products' and that of loading A, which is that of 32
-/// columns; tall rows and the ends of tiles (below) are not in it. Of equal ones the widest, up to
-/// `widest`.
+/// The width of tile, up to `widest`, with which a product of `units` x `columns` takes the least
+/// time, in waves of one tile an SM. A tile's time is that of its products and of loading A, which
+/// counts as 32 more columns; tall rows and the ends of tiles (below) are not considered. Of equal
+/// widths the largest.
 inline int tile_columns(std::int64_t units, int columns, int widest, int multiprocessors) {
   int best = 0;
   std::int64_t least = 0;
@@ -85,8 +84,8 @@ inline int tile_columns(std::int64_t units, int columns, int widest, int multipr
 /// The width of boxes along `channels` of a depth.
 inline int box_width(int channels) { return channels > 32 ? 64 : channels > 16 ? 32 : 16; }
 
-/// The slices of A that a tile's depth has, each for `taps` slices of B; and how many of their
-/// steps count: in each `period`th only the first `last_steps`, the rest being zeros.
+/// How many slices of A a tile's depth has, each for `taps` slices of B, and how many of their
+/// steps count: in every `period`th slice only the first `last_steps`, as the rest are zeros.
 struct Slices {
   int count, period, last_steps, taps = 1;
   std::int64_t steps() const {
@@ -94,9 +93,9 @@ struct Slices {
   }
 };
 
-/// The rows of A in shared memory for a tile of some pixels. Flat, they are the pixels as one tap
-/// sees them. Tall, they are all that the pixels see through the r taps above each other: r - 1
-/// lines more, in one box. The next tap's rows begin a line further.
+/// The rows of A in shared memory for a tile of some pixels. Flat rows are the pixels as one tap
+/// sees them. Tall rows are all that the pixels see through the r taps above each other, which are
+/// r - 1 lines more, in one box; each tap's rows begin a line further than the last one's.
 struct ARows {
   int count;
   int of_unit = kUnit;  // from a unit to the next
@@ -104,12 +103,12 @@ struct ARows {
   int h = 0, n = 0;     // the tall box's lines and images
   bool tall() const { return n > 0; }
 };
-/// Tall ones may be a unit more than the pixels.
+/// Tall rows may be up to a unit more than the pixels.
 constexpr int most_a_rows(int pixels) { return pixels + kUnit; }
 
-/// Of a convolution that gathers images of so many channels. Tall where a slice is of one tap of
-/// stride 1; where the tile's units are below each other in one image, or are an image each; and
-/// where lines are whole groups of 8 rows, so that any may begin a swizzle's pattern.
+/// For a convolution that gathers images of so many channels. Rows are tall if the stride is 1 and
+/// a slice is of one tap, if the tile's units lie below each other in one image or are an image
+/// each, and if a line is a multiple of 8 rows, so that any line may begin the swizzle's pattern.
 inline ARows a_rows(const ConvShape& s, int channels, int pixels) {
   const ARows flat{.count = pixels};
   const PixelBlocks blocks(s);
@@ -125,7 +124,8 @@ inline ARows a_rows(const ConvShape& s, int channels, int pixels) {
   return {n * of_image, below ? kUnit : of_image, blocks.w, h, n};
 }
 
-/// Of taps x channels, in boxes. Boxes of less than kDepth hold all channels of a tap.
+/// The slices of a depth of taps x channels, in boxes. A box of less than kDepth has all channels
+/// of a tap.
 inline Slices gather_slices(int taps_h, int taps_w, int channels, bool tall) {
   constexpr int kStep = kDepth / kSteps;
   const int taps = taps_h * taps_w;
@@ -141,8 +141,8 @@ inline Slices gather_slices(int taps_h, int taps_w, int channels, bool tall) {
   return {count, count, steps - (count - 1) * kSteps};
 }
 
-/// Row h of a phase of dgrad meets every stride-th tap from the first; p = h + offset - i for
-/// number i of them. Columns likewise.
+/// Row number h of a phase of dgrad meets every stride-th tap from `first` on, `count` in all; tap
+/// number i of these sees row p = h + offset - i of dy. Columns likewise.
 struct PhaseTaps {
   int first, count, offset;
 };
@@ -152,7 +152,7 @@ inline PhaseTaps phase_taps(const ConvShape& s, int phase) {
           (phase + s.pad() - first) / s.stride};
 }
 
-/// dgrad's phases, each a product of its own: the parities of their rows and columns, and taps.
+/// dgrad's phases, each a product of its own: the parities of its rows and columns, and its taps.
 struct Phase {
   int h, w;
   PhaseTaps down, right;
@@ -169,13 +169,13 @@ inline std::vector<Phase> phases(const ConvShape& s) {
   return all;
 }
 
-/// How fprop's product is cut, or dgrad's, whose phases are the parts of one launch: each part into
-/// rows and columns of tiles.
+/// How fprop or dgrad is cut: each part, of which dgrad has one for each phase, into rows and
+/// columns of tiles.
 struct GatherPlan {
   int columns;  // of a tile
   int parts, row_tiles, column_tiles;
   int tiles() const { return parts * row_tiles * column_tiles; }
-  /// How many tiles the column sums of their epilogues come from: those of each consumer.
+  /// How many tiles an epilogue's column sums are of: each consumer's half of a tile counts as one.
   unsigned sum_tiles() const { return static_cast<unsigned>(parts * row_tiles * kConsumers); }
 };
 
@@ -202,7 +202,7 @@ inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, const 
 
 // --- wgrad -------------------------------------------------------------------------------------
 
-/// How dw's product is cut: boxes of x as wide as makes the fewest tiles, and parts.
+/// How wgrad is cut: into tiles, with boxes of x of the width that makes the fewest, and parts.
 struct WgradPlan {
   int columns;  // of a tile
   int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
@@ -294,10 +294,10 @@ inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape&
   return all;
 }
 
-/// The multiply-adds that the device could do in the time that its busiest multiprocessor
-/// multiplies: beyond those of the shape, and of a projection that is added to it, what the tiles'
-/// edges, wgrad's last part and the last wave waste. Block i of the persistent grid has the tiles
-/// i, i + multiprocessors, ...
+/// The multiply-adds that the device could do while its busiest multiprocessor multiplies: those of
+/// the shape, and of a projection that is added to it, and what the tiles' edges, wgrad's last part
+/// and the last wave waste. Block i of the persistent grid has the tiles i, i + multiprocessors,
+/// ...
 inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const Target& target,
                                   const std::optional<ConvShape>& projection = {}) {
   const int multiprocessors = target.multiprocessors;
@@ -329,8 +329,8 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const
   return most * multiprocessors * rows_of_tile(columns) * columns * (kDepth / kSteps);
 }
 
-/// The bytes that tiles of a launch load, from the L2 or by way of it. Channels behind the last are
-/// not counted, but the edges of tiles are.
+/// The bytes that the tiles of a launch load from or through the L2. Channels past the last are not
+/// counted, but the edges of tiles are.
 inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const Target& target,
                                  const std::optional<ConvShape>& projection = {}) {
   const auto [tiles, columns] = tiles_of(product, s, target);
@@ -355,11 +355,11 @@ inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const 
   return tiles / gather_plan(product, s, target).parts * bytes;
 }
 
-/// The cycles from the last product of a multiprocessor's tiles to the first of the next ones, in
-/// which its tensor cores have nothing to do. In instructions that a consumer's thread carries out,
-/// counted in what ptxas has made of the kernels for sm_90a (tests/sass.py --ends counts all, of
-/// which a tile skips some): so many for each of its sums, and some for a tile. Each scheduler has
-/// two of the consumers' warps, and begins three in four cycles, which is a guess.
+/// The cycles, for all of a multiprocessor's tiles, from the last product of one to the first of
+/// the next, in which its tensor cores idle. They follow from the instructions of a consumer's
+/// thread, so many for a tile and so many for each of its sums, counted in what ptxas makes of the
+/// kernels for sm_90a. (tests/sass.py --ends counts all; a tile skips some.) Each scheduler has two
+/// of the consumers' warps, and issues three instructions in four cycles, which is a guess.
 inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape& s,
                          const Target& target) {
   const auto [tiles, columns] = tiles_of(product, s, target);
