@@ -122,8 +122,8 @@ class Tape {
   /// Appends a step. Throws if it reads what was not written, writes what was, or touches a tensor
   /// of another tape or device. What it writes needs a gradient if something it reads does.
   void step(Step step);
-  /// In training: behind the backward pass, and if the loss is finite, running statistics follow
-  /// those of the batch, those of all norms in one step.
+  /// In training, the running statistics follow those of the batch after the backward pass, if the
+  /// loss is finite, for all norms in one step.
   void update_running_statistics(const RunningUpdate& update);
   /// `closure` will be called by backward(), latest first.
   void on_backward(std::function<void()> closure);

@@ -8,7 +8,7 @@ namespace wrn {
 ImageShape image_shape(const Tensor& x);
 /// Throws, in the name of `op`, where x and the norm do not fit.
 void check_norm(const char* op, const Tape&, const Tensor& x, const BatchNorm&);
-/// Records that the running statistics follow those of the batch, behind the backward pass.
+/// Records that the running statistics follow those of the batch, after the backward pass.
 void record_running_statistics(Tape&, const BatchNorm&, const Measured& x);
 
 struct Activation {

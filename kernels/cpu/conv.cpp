@@ -1,4 +1,4 @@
-// Convolution over oneDNN, in the paper's three directions.
+// Convolution over oneDNN, in all three directions.
 //
 // Our layouts are NHWC and KRSC; oneDNN calls them nhwc and ohwi, and gives dims as n,c,h,w and
 // k,c,r,s. The filters go to and from oneDNN's favourite layout in every launch. Images stay in
