@@ -5,8 +5,8 @@
 // cut) the path names either the whole old file or the whole new one.
 //
 // Every function but remove_stale_temporaries() throws an Error that names the path, the system's
-// reason and what to do. The old file is then as it was, but where the new one is in its place and
-// only its name might not outlive a power cut, which the Error says. No temporary is left behind.
+// reason and what to do. The old file is then as it was, except where the Error says that the new
+// one is in its place but its name might not outlive a power cut. No temporary is left behind.
 // A device or a pipe is never replaced: that is an Error too.
 // Different threads may write at the same time, to the same path too: the last rename wins.
 #pragma once

@@ -25,7 +25,8 @@ class Program {
   std::size_t arena_bytes() const { return arena_bytes_; }
   /// Gives every planned tensor its address. Several Programs may share one arena, in turns.
   void bind(std::byte* arena);
-  /// Of the arena: what the forward pass keeps for the backward pass, and the largest workspace.
+  /// Bytes of the arena that the forward pass keeps for the backward pass, and those of the largest
+  /// workspace.
   std::size_t saved_bytes() const { return saved_bytes_; }
   std::size_t workspace_bytes() const { return workspace_bytes_; }
   /// On CUDA, lets run() replay all steps as one CUDA graph: the first run launches them one by

@@ -50,7 +50,7 @@ struct Step {
   std::function<void(Context&)> run = {};
   // Set by the tape:
   Phase phase = Phase::kForward;
-  std::string part = {};  // of the network: a block, or what stands before or behind the blocks
+  std::string part = {};  // of the network: a block, or what comes before or after the blocks
 
   std::int64_t bytes() const;  // moved
 };
@@ -65,8 +65,8 @@ struct RunState {
 
 class Program;
 
-/// The statistics of a batch norm, [channels] each: the batch's, of so many rows, and the running
-/// ones.
+/// The statistics of a batch norm, [channels] each: those of a batch of `rows` rows, and the
+/// running ones.
 struct RunningUpdate {
   Tensor mean, variance, running_mean, running_variance;
   std::int64_t rows;
@@ -133,7 +133,7 @@ class Tape {
   Tensor gradient(const Tensor& x) const;
   /// A tensor for a step to write (a part of) x's gradient to; to be handed to add_gradient().
   Tensor make_gradient(const Tensor& x);
-  /// Adds `part` to x's gradient: the first part is taken as it is, a later one makes a step.
+  /// Adds `part` to x's gradient. The first part becomes the gradient; a later one takes a step.
   void add_gradient(const Tensor& x, const Tensor& part);
   /// Takes `whole` for x's gradient: whoever computed it has added to it what was gathered so far.
   void replace_gradient(const Tensor& x, const Tensor& whole);

@@ -101,10 +101,10 @@ bool wide(const ImageShape& s, std::initializer_list<const Real*> images,
          std::all_of(parameters.begin(), parameters.end(), aligned16);
 }
 
-/// A thread's group of channels, in so many columns of blocks the `column`th.
+/// A thread's group of channels, in the `column`th column of blocks.
 struct Place {
   int group;
-  bool inside;  // false in the lanes behind the last group
+  bool inside;  // false in the lanes past the last group
 
   __device__ Place(const Tiling& t, unsigned column)
       : group(static_cast<int>(column * blockDim.x + threadIdx.x)), inside(group < t.groups) {}
@@ -172,7 +172,7 @@ __device__ std::int64_t mask_index(std::int64_t row, const Place& at, const Tili
   return row * ((t.channels + kMaskBits - 1) / kMaskBits) + std::int64_t{at.group} * V / kMaskBits;
 }
 
-/// What stands behind the batch norm.
+/// What follows the batch norm.
 enum class Behind { kNothing, kRelu, kReluAndDropout };
 
 /// Dropout's draws for images of so many pixels.

@@ -74,7 +74,7 @@ class Context {
   std::byte* workspace = nullptr;
   /// Whether every step of a Program is an NVTX range, for profilers (CUDA only).
   bool named_ranges = false;
-  /// Whether a kernel may come in before the one before it has ended, on a Hopper in a build for
+  /// Whether a kernel may start before the one before it has ended, on a Hopper in a build for
   /// 90a (CUDA only; wait_for_previous_kernels() in device.cuh).
   bool overlaps_kernels = true;
 

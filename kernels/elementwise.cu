@@ -59,9 +59,9 @@ void launch_elementwise(F f, Real* out, std::int64_t size, Context& context, con
        : launch_groups<1>(f, out, size, context, in...);
 }
 
-/// Every four elements of a row share a draw of Philox. kWhole: a thread takes 16 bytes, and so all
-/// of one draw or two; else four elements, one by one, of which the row's end may cut some. Blocks
-/// stride over a row along x, over rows along y.
+/// Every four elements of a row share a draw of Philox. kWhole: a thread takes 16 bytes, which are
+/// all the elements of one draw or two; else up to four elements, one by one, as the row may end
+/// before. Blocks stride over a row along x, over rows along y.
 template <typename Real, bool kWhole>
 __global__ void dropout_kernel(const Real* x, Real* y, int rows, std::int64_t row_size, float p,
                                int layer, const StepState* state) {

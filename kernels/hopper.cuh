@@ -141,8 +141,8 @@ __device__ __forceinline__ int thread_of_warpgroup() {
 }
 
 // --- Warpgroups ----------------------------------------------------------------------------------
-/// setmaxnreg (9.7.19.5): this warpgroup's threads have so many registers from now on, fewer or
-/// more.
+/// setmaxnreg (9.7.19.5): from now on each thread of this warpgroup has kRegisters registers, fewer
+/// or more than before.
 template <int kRegisters>
 __device__ __forceinline__ void drop_registers() {
   static_assert(kRegisters >= 24 && kRegisters <= 256 && kRegisters % 8 == 0);
@@ -185,7 +185,7 @@ __device__ __forceinline__ void wait_for_products(float (&d)[M][R]) {
   }
 }
 
-// The instruction names every accumulator, and its width is in its name: hence these.
+// The instruction names every accumulator, and has its width in its name. Hence these macros.
 // clang-format off
 #define WRN_AT_0 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define WRN_AT_8 "%8, %9, %10, %11, %12, %13, %14, %15"

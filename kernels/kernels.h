@@ -47,8 +47,8 @@ struct ImageShape {
   constexpr std::int64_t size() const { return rows() * c; }
 };
 
-/// The statistics of a batch norm, [channels] each: a batch's, of so many rows, and the running
-/// ones, which follow them.
+/// The statistics of a batch norm, [channels] each: those of a batch of `rows` rows, and the
+/// running ones, which follow them.
 struct RunningStatistics {
   const float *mean, *variance;
   float *running_mean, *running_variance;

@@ -79,7 +79,7 @@ void dropout(const Real* x, Real* y, int rows, std::int64_t row_size, float p, i
              const StepState*, Context&);
 
 // --- Pooling ------------------------------------------------------ cpu/pool.cpp, pool.cu
-/// y is fp32: behind the network's one average pool, the linear layer and the loss are fp32.
+/// y is fp32, as are the linear layer and the loss after the network's one average pool.
 WRN_OF_REAL
 void average_pool_forward(const Real* x, float* y, const PoolShape&, Context&);
 WRN_OF_REAL

@@ -62,7 +62,7 @@ WRN_HOST_DEVICE constexpr PhiloxWords philox(std::uint64_t seed, std::uint32_t i
   return philox(seed, item, row, time, static_cast<std::uint32_t>(use));
 }
 
-/// Dropout's draws for four elements of a row, of which `element` is the first or another.
+/// Dropout's draws for the four elements of a row among which `element` is.
 WRN_HOST_DEVICE constexpr PhiloxWords dropout_draw(std::uint64_t seed, std::uint32_t step,
                                                    int layer, std::uint32_t row,
                                                    std::int64_t element) {

@@ -72,9 +72,9 @@ Measured record_measured_fprop(Tape& tape, const Conv& conv, const Projected& pr
   return y;
 }
 
-/// The gradient of batch norm's output, from those of what the convolution behind it and the
-/// projection, if there is one, made of the activation. Adds those of gamma and beta, and returns
-/// all three.
+/// The gradient of batch norm's output, from the gradients of the outputs of the convolution that
+/// follows it and of the projection, if there is one. Adds those of gamma and beta, and returns all
+/// three.
 struct NormGradient {
   Tensor d, dgamma, dbeta;
 };
@@ -175,7 +175,7 @@ Measured preact_conv(Tape& tape, const Measured& x, Shortcut& shortcut, const Pr
       tape.add_gradient(added.image, dy);
     }
     record_wgrad(tape, conv, dy);
-    // Whatever took the projection stands behind, so its gradient is whole.
+    // All that used the projection came later, so its gradient is complete.
     Projected back;
     if (const Tensor d = projection ? tape.gradient(own) : Tensor(); d) {
       record_wgrad(tape, *projection, d);

@@ -6,7 +6,7 @@
 //          channels in multiples of 8, rows that blocks of 64 pixels cut), and v4 has not been
 //          measured to be faster (choices.h); else v4
 //
-// The same with batch norm in their epilogues (fused.h), of which v3 has none.
+// The same holds with batch norm in their epilogues (fused.h), which v3 does not have.
 #include <algorithm>
 
 #include "kernels/channel_sums.h"
@@ -37,7 +37,7 @@ bool v5_can_add(const Projection<bf16>& p) {
   return !p.image || (v5::takes(p.shape) && aligned16(p.image) && aligned16(p.w));
 }
 
-/// Of the Contexts that a fused convolution of these Reals is for.
+/// The precision of the Contexts in which fused convolutions are of these Reals.
 template <typename Real>
 constexpr Precision kPrecision = std::is_same_v<Real, bf16> ? Precision::kBf16 : Precision::kTf32;
 

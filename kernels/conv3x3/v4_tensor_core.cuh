@@ -339,8 +339,7 @@ union Storage {
   typename Finishing<View, N, kVector, Epilogue>::Column column;
 };
 
-/// The product of a view is added to the block's sums of its tile. At the end nobody reads the
-/// stages any more.
+/// Adds the product of a view to the sums of the block's tile. At the end the stages are free.
 template <bool kVector, int N, typename View>
 __device__ void add_product(const View& view, int first_m, int first_n,
                             Stage<View, N> (&stages)[kStages], Sums<N>& sums) {
@@ -373,7 +372,7 @@ __device__ void add_product(const View& view, int first_m, int first_n,
   __syncthreads();
 }
 
-/// What D is: a view's product, and with an epilogue perhaps that of another view of the same D.
+/// What D is: the product of a view, plus, perhaps, with an epilogue, that of a second view.
 template <typename View, typename Epilogue>
 struct Products {
   View first, second;

@@ -17,7 +17,7 @@ inline __host__ __device__ const bf16* beside_of(const ThroughRelu<bf16>& e) { r
 
 using Pair = Group<bf16, 2>;
 
-/// Two neighbouring elements of it as the epilogue wants them, with the mask's bits from theirs on.
+/// Two neighbouring elements of it in the epilogue's form, with the mask's bits from theirs on.
 inline __device__ Beside<bf16, 2> make_beside(const WithMoments<bf16>&, const Pair& boxed,
                                               unsigned) {
   return {boxed, {}, 0};
@@ -204,7 +204,8 @@ class Ending {
 #pragma unroll
     for (int u = 0; u < Tile<N>::kUnits; ++u) {
       const int turn = (tiles_before * Tile<N>::kUnits + u) / kOuts;
-      // Of the thread's rows, in all bits. The mask of those outside is clear anyway.
+      // For each of the thread's two rows all bits, or none if it is outside. Through a ReLU the
+      // mask is clear there anyway.
       unsigned inside[2] = {~0U, ~0U};
       if constexpr (!kPlain && !kThroughRelu) {
         if (!is_whole(place, u)) {

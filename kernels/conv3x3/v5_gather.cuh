@@ -1,5 +1,4 @@
-// v5's fprop and dgrad: the kernel, of which v5_load.cuh and v5_ending.cuh are the parts, and its
-// launch.
+// v5's fprop and dgrad: the kernel, whose parts are v5_load.cuh and v5_ending.cuh, and its launch.
 #pragma once
 
 #include "kernels/conv3x3/v5_ending.cuh"
@@ -53,7 +52,7 @@ inline std::vector<Convolution> check_sources(const Convolution& own,
   return all;
 }
 
-/// Adds a source of images of so many channels, of which D's next pixel sees that `step` further.
+/// Adds a source: images of `channels` channels, in which D's next pixel is `step` pixels further.
 inline Source& add_source(Gather& g, int channels, int step) {
   Source& source = g.source[g.sources++];
   source.channels = channels;
@@ -62,8 +61,8 @@ inline Source& add_source(Gather& g, int channels, int step) {
   return source;
 }
 
-/// Chooses a tile, makes the maps, those of images like `out` by map_image(map, image, part, box of
-/// columns), and launches g.
+/// Chooses a tile, makes the maps (for images of out's shape by map_image(map, image, part, box of
+/// columns)), and launches g.
 template <bool kAcrossB, typename Epilogue, typename MapImage>
 void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epilogue,
          const bf16* out, MapImage map_image, Context& context) {

@@ -207,14 +207,14 @@ struct WgradPlan {
   int columns;  // of a tile
   int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
   int tiles() const { return parts * row_tiles * column_tiles; }
-  /// Into so many parts, or as many fewer as are no shorter.
+  /// Into `wanted` parts, or fewer where these are no longer.
   void split(int blocks, int wanted) {
     blocks_of_part = static_cast<int>(divide_up(blocks, wanted));
     parts = static_cast<int>(divide_up(blocks, blocks_of_part));
   }
 };
 
-/// With tiles of so many columns, in so many parts or fewer.
+/// With tiles of `columns` columns, in `parts` parts or fewer.
 inline WgradPlan wgrad_plan(const ConvShape& s, int columns, int parts) {
   WgradPlan plan{};
   plan.columns = columns;

@@ -1,7 +1,7 @@
-// v5's wgrad: D[(tap, c), k] = x, seen through its taps, times dy, both across the depth, which is
-// the pixels: a slice is a block of 64. Rows come in chunks of one tap's 64, 32 or 16 channels,
-// each a box of x. The pixels are split into parts, as many as make the device busy, whose sums are
-// added up in their order.
+// v5's wgrad: D[(tap, c), k] = x, seen through its taps, times dy. The depth is the pixels, in
+// slices of a block of 64, and both operands are contiguous across it. Rows come in chunks of one
+// tap's 64, 32 or 16 channels, each a box of x. The pixels are split into as many parts as keep the
+// device busy, whose sums are added up in their order.
 #include "kernels/conv3x3/v5_hopper.cuh"
 
 namespace wrn::cuda::v5 {
@@ -41,7 +41,7 @@ __device__ void load_tiles(const Wgrad& g, Ring a, Ring b) {
       int tap = first_chunk / g.chunks_of_tap;
       int channel = (first_chunk - tap * g.chunks_of_tap) * g.box;
       for (int row = 0; row < kRows; row += g.box) {
-        const int c = tap < g.r * g.r ? channel : g.c;  // behind the last tap: zeros
+        const int c = tap < g.r * g.r ? channel : g.c;  // past the last tap: zeros
         const int down = tap / g.r, right = tap - down * g.r;
         load_box(a.at() + row * kRowBytes, g.x, full_a, c, pixel.x * g.stride + right - g.r / 2,
                  pixel.y * g.stride + down - g.r / 2, pixel.z);
