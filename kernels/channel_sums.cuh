@@ -108,6 +108,18 @@ struct GradientSums {
   }
 };
 
+/// Sums of V channels or elements, and nothing else.
+template <int V>
+struct PlainSums {
+  Floats<V> sum;
+
+  __device__ void add(const Floats<V>& more) {
+#pragma unroll
+    for (int i = 0; i < V; ++i) sum.at[i] += more.at[i];
+  }
+  __device__ void merge(const PlainSums& b) { add(b.sum); }
+};
+
 /// Merges what `rows` threads hold of the same channels, as a tree; the thread of row 0 gets the
 /// result. All threads of a block must call it, also those with row >= rows, because of its
 /// barriers. `column`: row 0's place in shared memory; each next row's is `pitch` further.

@@ -7,15 +7,14 @@
 // It is the one plain matrix product of a residual network, and 128 x 640 x 10 is nothing beside
 // the convolutions, so a library does it. All matrices are row-major and all results overwritten.
 //
-// The bias is written first, and the product added to it. In the sum over rows, a thread has one
-// column of one slice of the rows; the slices are added in order.
+// The bias is written first, and the product added to it.
 #include "kernels/device.cuh"
+#include "kernels/sum_parts.h"
 
 namespace wrn::cuda {
 namespace {
 
 constexpr unsigned kThreads = 256;
-constexpr unsigned kColumns = 32, kSlices = kThreads / kColumns;
 
 /// y[row, :] = b, one thread an element.
 __global__ void broadcast_kernel(const float* b, float* y, std::int64_t size, int out) {
@@ -25,26 +24,6 @@ __global__ void broadcast_kernel(const float* b, float* y, std::int64_t size, in
        i += stride) {
     y[i] = b[i % out];
   }
-}
-
-struct Slices {
-  float sum[kSlices][kColumns];
-};
-
-/// db[k] = sum over rows of dy[row, k], for a block of columns k.
-__global__ void sum_rows_kernel(const float* dy, float* db, int rows, int out) {
-  wait_for_previous_kernels();
-  const std::int64_t k = std::int64_t{blockIdx.x} * kColumns + threadIdx.x;
-  Slices& shared = shared_storage<Slices>();
-  float sum = 0;
-  for (std::int64_t row = threadIdx.y; k < out && row < rows; row += kSlices) {
-    sum += dy[row * out + k];
-  }
-  shared.sum[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y > 0 || k >= out) return;
-  for (unsigned slice = 1; slice < kSlices; ++slice) sum += shared.sum[slice][threadIdx.x];
-  db[k] = sum;
 }
 
 void check(const LinearShape& s) {
@@ -73,8 +52,7 @@ void linear_backward_weights(const float* x, const float* dy, float* dw, float* 
                              const LinearShape& shape, Context& context) {
   check(shape);
   context.runtime().blas.gemm(true, false, shape.out, shape.in, shape.rows, dy, x, 0, dw);
-  launch(WRN_KERNEL(sum_rows_kernel), static_cast<unsigned>(divide_up(shape.out, kColumns)),
-         dim3{kColumns, kSlices}, sizeof(Slices), context, dy, db, shape.rows, shape.out);
+  sum_parts(dy, shape.rows, shape.out, 1, db, context);
 }
 
 // cuBLAS has its own.

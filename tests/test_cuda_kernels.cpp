@@ -13,6 +13,7 @@
 #include "devices.h"
 #include "kernels/augment.h"
 #include "kernels/kernels.h"
+#include "kernels/sum_parts.h"
 
 using namespace wrn;
 using namespace wrn::test;
@@ -452,6 +453,33 @@ TEMPLATE_TEST_CASE("the maximum of a window with a NaN is a NaN", "", float, bf1
       check_max_pool<TestType>(s, 0, x, context);
     }
   }
+}
+
+TEST_CASE("parts are added up, whatever their number and shape, transposed and not") {
+  Context context(Device::kCuda);
+  for (const int parts : {1, 2, 8, 9, 33, 256, 257, 520}) {
+    for (const auto& [rows, columns] : std::vector<std::pair<int, int>>{{1, 1}, {36, 1}, {27, 5}}) {
+      for (const std::size_t shift : {0, 1}) {
+        INFO(parts << " parts of " << rows << " x " << columns << " shift " << shift);
+        const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
+        const Floats host = random_floats(static_cast<std::size_t>(parts) * size, 1);
+        Values expected(size), allowed(size);
+        for (std::size_t i = 0; i < host.size(); ++i) {
+          const auto row = i % size / static_cast<std::size_t>(columns);
+          const auto column = i % static_cast<std::size_t>(columns);
+          const std::size_t at = column * static_cast<std::size_t>(rows) + row;
+          expected[at] += host[i];
+          allowed[at] += 64 * kRounding * std::abs(host[i]);  // more than are added one by one
+        }
+        const DeviceArray<float> partial(host, shift), sum(size, shift);
+        cuda::sum_parts(partial, parts, rows, columns, sum, context);
+        CHECK(mismatch(sum.read(), expected, allowed) == "");
+      }
+    }
+  }
+  const DeviceArray<float> a(4);
+  CHECK_THROWS_AS(cuda::sum_parts(a, 0, 1, 1, a, context), Error);
+  CHECK_THROWS_AS(cuda::sum_parts(a, 1, 65536, 65536, a, context), Error);
 }
 
 TEST_CASE("the linear layer and its gradients") {

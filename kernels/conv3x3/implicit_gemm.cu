@@ -1,4 +1,4 @@
-// The host's side of the views, and the sum of wgrad's parts.
+// The host's side of the views.
 #include <limits>
 
 #include "kernels/conv3x3/implicit_gemm.cuh"
@@ -121,38 +121,11 @@ std::size_t wgrad_partial_bytes(const ConvShape& s, int parts) {
   return static_cast<std::size_t>(s.w_size() * parts) * sizeof(float);
 }
 
-namespace {
-
-/// A thread an element of D, in D's order: the many reads are coalesced, the one write is not.
-__global__ void sum_parts_kernel(const float* partial, float* dw, int rows, Divisor columns,
-                                 int parts) {
-  wait_for_previous_kernels();
-  const int size = rows * columns.value();
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  if (i >= size) return;
-  float sum = 0;
-  for (int z = 0; z < parts; ++z) sum += partial[std::int64_t{z} * size + i];
-  const int m = columns.divide(i), k = i - m * columns.value();
-  dw[std::int64_t{k} * rows + m] = sum;
-}
-
-}  // namespace
-
-template <typename T>
-void sum_parts(const Wgrad<T>& view, float* dw, Context& context) {
-  constexpr unsigned kThreads = 256;
-  const auto blocks = static_cast<unsigned>(divide_up(view.rows * view.columns, kThreads));
-  launch(WRN_KERNEL(sum_parts_kernel), blocks, kThreads, 0, context, view.partial, dw, view.rows,
-         Divisor(view.columns), view.parts);
-}
-
 template struct Fprop<float>;
 template struct Fprop<bf16>;
 template struct Dgrad<float>;
 template struct Dgrad<bf16>;
 template struct Wgrad<float>;
 template struct Wgrad<bf16>;
-template void sum_parts(const Wgrad<float>&, float*, Context&);
-template void sum_parts(const Wgrad<bf16>&, float*, Context&);
 
 }  // namespace wrn::cuda

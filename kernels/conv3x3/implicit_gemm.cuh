@@ -242,9 +242,6 @@ struct Wgrad {
 /// which an SM holds `blocks_per_sm`: as many as fill the device twice, if no part gets too short.
 int wgrad_parts(const ConvShape&, int tile_rows, int tile_columns, int blocks_per_sm, Context&);
 std::size_t wgrad_partial_bytes(const ConvShape&, int parts);
-/// dw[k,(r,s,c)] = sum over the parts, in their order.
-template <typename T>
-void sum_parts(const Wgrad<T>&, float* dw, Context&);
 
 /// Calls f with the one of the Tiles that takes the least time for so many columns: each has
 /// kColumns and costs kCost.

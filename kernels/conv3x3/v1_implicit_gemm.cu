@@ -6,6 +6,7 @@
 // 432 outputs of the first layer keep a GPU busy.
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
+#include "kernels/sum_parts.h"
 
 namespace wrn::cuda::v1 {
 namespace {
@@ -54,7 +55,7 @@ void wgrad(const float* x, const float* dy, float* dw, const ConvShape& shape, C
   const Wgrad view(x, dy, reinterpret_cast<float*>(context.workspace), shape,
                    parts(shape, context));
   run(view, context);
-  sum_parts(view, dw, context);
+  sum_parts(view.partial, view.parts, view.rows, view.columns, dw, context);
 }
 
 std::size_t wgrad_workspace(const ConvShape& shape, Context& context) {

@@ -14,6 +14,7 @@
 // only four threads wide), for the fewest different floats to read.
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
+#include "kernels/sum_parts.h"
 
 namespace wrn::cuda::v3 {
 namespace {
@@ -240,7 +241,7 @@ void wgrad(const float* x, const float* dy, float* dw, const ConvShape& shape, C
   const Wgrad view(x, dy, reinterpret_cast<float*>(context.workspace), shape,
                    parts(shape, context));
   run(view, context);
-  sum_parts(view, dw, context);
+  sum_parts(view.partial, view.parts, view.rows, view.columns, dw, context);
 }
 
 std::size_t wgrad_workspace(const ConvShape& shape, Context& context) {

@@ -20,6 +20,7 @@
 #include "kernels/conv3x3/epilogue.cuh"
 #include "kernels/conv3x3/implicit_gemm.cuh"
 #include "kernels/conv3x3/ladder.h"
+#include "kernels/sum_parts.h"
 #include "kernels/tensor_core.cuh"
 
 namespace wrn::cuda::v4 {
@@ -461,7 +462,7 @@ void run_wgrad(const T* x, const T* dy, float* dw, const ConvShape& shape, Conte
   const Wgrad view(x, dy, reinterpret_cast<float*>(context.workspace), shape,
                    parts(shape, context));
   run(view, context);
-  sum_parts(view, dw, context);
+  sum_parts(view.partial, view.parts, view.rows, view.columns, dw, context);
 }
 
 }  // namespace wrn::cuda::v4

@@ -1,8 +1,9 @@
 // v5's wgrad: D[(tap, c), k] = x, seen through its taps, times dy. The depth is the pixels, in
 // slices of a block of 64, and both operands are contiguous across it. Rows come in chunks of one
 // tap's 64, 32 or 16 channels, each a box of x. The pixels are split into as many parts as keep the
-// device busy, whose sums are added up in their order.
+// device busy, whose sums sum_parts() adds up.
 #include "kernels/conv3x3/v5_hopper.cuh"
+#include "kernels/sum_parts.h"
 
 namespace wrn::cuda::v5 {
 namespace {
@@ -118,19 +119,6 @@ __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constan
 #endif
 }
 
-/// dw = the sum of the parts, in their order. `size` is a multiple of 4.
-__global__ void add_parts_kernel(const float* partial, float* dw, int size, int parts) {
-  wait_for_previous_kernels();
-  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * 4;
-  if (i >= size) return;
-  Floats<4> sum{};
-  for (int z = 0; z < parts; ++z) {
-    const auto part = *reinterpret_cast<const Floats<4>*>(partial + std::int64_t{z} * size + i);
-    for (int j = 0; j < 4; ++j) sum.at[j] += part.at[j];
-  }
-  *reinterpret_cast<Floats<4>*>(dw + i) = sum;
-}
-
 }  // namespace
 
 void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context& context) {
@@ -165,10 +153,7 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
            sizeof(Shared<N, void>), context, g);
   });
   if (plan.parts == 1) return;
-  constexpr unsigned kAdders = 256;
-  const auto size = static_cast<int>(s.w_size());
-  launch(WRN_KERNEL(add_parts_kernel), static_cast<unsigned>(divide_up(size / 4, kAdders)), kAdders,
-         0, context, partial, dw, size, plan.parts);
+  sum_parts(partial, plan.parts, static_cast<int>(s.w_size()), 1, dw, context);
 }
 
 std::size_t wgrad_workspace(const ConvShape& s, Context& context) {
