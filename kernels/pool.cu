@@ -3,82 +3,99 @@
 //   average   y = sum of the window / side^2;      dx = dy / side^2 in all of the window
 //   max       y = the window's largest element;    dx = dy there, 0 in the rest of the window
 //
-// Layout and ownership. x is [n,h,w,c], y [n,h/side,w/side,c]. A thread owns V channels of one
-// output: 16 bytes of them, four floats or eight bf16, where c and the pointers allow, else one. It
-// reads, or in the backward pass writes, the whole window in row-major order; neighbouring threads
-// have neighbouring channels. As the windows tile the image, the backward pass writes every element
-// once: it overwrites.
+// Layout and ownership. x is [n,h,w,c], y [n,h/side,w/side,c]. A thread has V channels of one
+// output: 16 bytes of them, four floats or eight bf16, where c and the pointers allow, else one;
+// neighbouring threads have neighbouring channels. It reads, or in the backward pass writes, the
+// window in row-major order. In average pooling, of which a network has one output an image, too
+// few for a thread each, threads above each other share a window and merge their sums. As the
+// windows tile the image, the backward pass writes every element once: it overwrites.
 //
 // Of equal elements the first is the maximum, and a NaN is larger than any number, as in PyTorch.
 // `argmax` is [n,h/side,w/side,c] of int32: the maximum's index in its window, whatever its side.
-#include "kernels/device.cuh"
+#include <algorithm>
+#include <bit>
+
+#include "kernels/channel_sums.cuh"
+#include "kernels/conv3x3/divisor.h"
 
 namespace wrn::cuda {
 namespace {
 
 constexpr unsigned kThreads = 128;
+constexpr int kAtOnce = 8;  // pixels that a thread asks for before it adds them
 
 /// A pooling of images whose channels are taken V at a time.
 struct Pool {
-  int h, w, p, q, side;
-  std::int64_t groups;   // in a pixel
-  std::int64_t outputs;  // groups of y
+  int h, w;
+  Divisor p, q, side;
+  Divisor groups;  // in a pixel
+  int outputs;     // groups of y
 
   /// Where in x the window of output i begins, in groups; the rest of it is offset(0..area()-1) on.
-  __device__ std::int64_t begin(std::int64_t i) const {
-    const std::int64_t group = i % groups, pixel = i / groups;
-    const std::int64_t column = pixel % q, row = pixel / q % p, image = pixel / q / p;
-    return ((image * h + row * side) * w + column * side) * groups + group;
+  __device__ std::int64_t begin(int i) const {
+    const int pixel = groups.divide(i), line = q.divide(pixel), image = p.divide(line);
+    const int row = line - image * p.value(), column = pixel - line * q.value();
+    return ((std::int64_t{image} * h + row * side.value()) * w + column * side.value()) *
+               groups.value() +
+           (i - pixel * groups.value());
   }
   __device__ std::int64_t offset(int index) const {
-    return (std::int64_t{index / side} * w + index % side) * groups;
+    const int row = side.divide(index);
+    return (std::int64_t{row} * w + index - row * side.value()) * groups.value();
   }
-  __device__ int area() const { return side * side; }
+  __device__ int area() const { return side.value() * side.value(); }
 };
 
 template <int V>
 using Indices = Group<std::int32_t, V>;
 
-__device__ std::int64_t thread_index() {
-  return std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-}
+__device__ int output_index() { return static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x); }
 
 template <typename Real, int V>
 __global__ void average_pool_forward_kernel(const Group<Real, V>* x, Floats<V>* y, Pool pool) {
   wait_for_previous_kernels();
-  const std::int64_t i = thread_index();
-  if (i >= pool.outputs) return;
+  const int i = output_index(), high = static_cast<int>(blockDim.y);
   x += pool.begin(i);
-  Floats<V> sum{};
-#pragma unroll 16  // so many loads on their way
-  for (int index = 0; index < pool.area(); ++index) {
-    const Floats<V> v = to_floats(x[pool.offset(index)]);
+  PlainSums<V> mine{};
+  for (int first = static_cast<int>(threadIdx.y); i < pool.outputs && first < pool.area();
+       first += kAtOnce * high) {
+    Packed<Real, V> few[kAtOnce];
 #pragma unroll
-    for (int k = 0; k < V; ++k) sum.at[k] += v.at[k];
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int index = first + j * high;
+      few[j] = Packed(x + pool.offset(index), index < pool.area());
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) mine.add(few[j].floats());
   }
+  merge_column<kThreads>(mine);
+  if (threadIdx.y > 0 || i >= pool.outputs) return;
 #pragma unroll
-  for (int k = 0; k < V; ++k) sum.at[k] /= static_cast<float>(pool.area());
-  y[i] = sum;
+  for (int k = 0; k < V; ++k) mine.sum.at[k] /= static_cast<float>(pool.area());
+  y[i] = mine.sum;
 }
 
 template <typename Real, int V>
 __global__ void average_pool_backward_kernel(const Floats<V>* dy, Group<Real, V>* dx, Pool pool) {
   wait_for_previous_kernels();
-  const std::int64_t i = thread_index();
+  const int i = output_index();
   if (i >= pool.outputs) return;
   dx += pool.begin(i);
   Floats<V> share = dy[i];
 #pragma unroll
   for (int k = 0; k < V; ++k) share.at[k] /= static_cast<float>(pool.area());
   const Group<Real, V> rounded = from_floats<Real>(share);
-  for (int index = 0; index < pool.area(); ++index) dx[pool.offset(index)] = rounded;
+  for (int index = static_cast<int>(threadIdx.y); index < pool.area();
+       index += static_cast<int>(blockDim.y)) {
+    dx[pool.offset(index)] = rounded;
+  }
 }
 
 template <typename Real, int V>
 __global__ void max_pool_forward_kernel(const Group<Real, V>* x, Group<Real, V>* y,
                                         Indices<V>* argmax, Pool pool) {
   wait_for_previous_kernels();
-  const std::int64_t i = thread_index();
+  const int i = output_index();
   if (i >= pool.outputs) return;
   x += pool.begin(i);
   Floats<V> largest = to_floats(x[0]);
@@ -101,7 +118,7 @@ template <typename Real, int V>
 __global__ void max_pool_backward_kernel(const Group<Real, V>* dy, const Indices<V>* argmax,
                                          Group<Real, V>* dx, Pool pool) {
   wait_for_previous_kernels();
-  const std::int64_t i = thread_index();
+  const int i = output_index();
   if (i >= pool.outputs) return;
   dx += pool.begin(i);
   const Group<Real, V> d = dy[i];
@@ -124,12 +141,29 @@ std::int64_t outputs(const PoolShape& s) {
   return std::int64_t{s.n} * (s.h / s.side) * (s.w / s.side) * s.c;
 }
 
+/// `high` threads share a window.
 template <int V, typename K, typename... Arrays>
-void launch_pool(const K& kernel, const PoolShape& s, Context& context, Arrays*... arrays) {
+void launch_pool(const K& kernel, const PoolShape& s, unsigned high, Context& context,
+                 Arrays*... arrays) {
   const std::int64_t count = outputs(s) / V;  // which checks the shape
-  const Pool pool{s.h, s.w, s.h / s.side, s.w / s.side, s.side, s.c / V, count};
-  launch(kernel, static_cast<unsigned>(divide_up(pool.outputs, kThreads)), kThreads, 0, context,
-         arrays..., pool);
+  WRN_CHECK(count <= 0x7FFFFFFF - kThreads, "pooling to {} groups of channels", count);
+  const Pool pool{s.h,
+                  s.w,
+                  Divisor(s.h / s.side),
+                  Divisor(s.w / s.side),
+                  Divisor(s.side),
+                  Divisor(s.c / V),
+                  static_cast<int>(count)};
+  const unsigned wide = kThreads / high;
+  launch(kernel, static_cast<unsigned>(divide_up(count, wide)), dim3{wide, high},
+         sizeof(Column<PlainSums<V>, kThreads>), context, arrays..., pool);
+}
+/// As many as make the window one round of a thread's loads, but with at least 16 groups next to
+/// each other.
+unsigned average_pool_high(const PoolShape& s) {
+  constexpr std::int64_t kMost = kThreads / 16;
+  const std::int64_t rounds = divide_up(std::int64_t{s.side} * s.side, kAtOnce);
+  return std::bit_ceil(static_cast<unsigned>(std::min(rounds, kMost)));
 }
 
 /// Whether all of a thread's 16 bytes of channels are there, and aligned.
@@ -140,27 +174,27 @@ bool wide(const PoolShape& s, const T*... arrays) {
 
 template <int V, typename Real>
 void average_forward(const Real* x, float* y, const PoolShape& s, Context& context) {
-  launch_pool<V>(WRN_KERNEL(average_pool_forward_kernel<Real, V>), s, context, grouped<V>(x),
-                 grouped<V>(y));
+  launch_pool<V>(WRN_KERNEL(average_pool_forward_kernel<Real, V>), s, average_pool_high(s), context,
+                 grouped<V>(x), grouped<V>(y));
 }
 
 template <int V, typename Real>
 void average_backward(const float* dy, Real* dx, const PoolShape& s, Context& context) {
-  launch_pool<V>(WRN_KERNEL(average_pool_backward_kernel<Real, V>), s, context, grouped<V>(dy),
-                 grouped<V>(dx));
+  launch_pool<V>(WRN_KERNEL(average_pool_backward_kernel<Real, V>), s, average_pool_high(s),
+                 context, grouped<V>(dy), grouped<V>(dx));
 }
 
 template <int V, typename Real>
 void max_forward(const Real* x, Real* y, std::uint8_t* argmax, const PoolShape& s,
                  Context& context) {
-  launch_pool<V>(WRN_KERNEL(max_pool_forward_kernel<Real, V>), s, context, grouped<V>(x),
+  launch_pool<V>(WRN_KERNEL(max_pool_forward_kernel<Real, V>), s, 1, context, grouped<V>(x),
                  grouped<V>(y), reinterpret_cast<Indices<V>*>(argmax));
 }
 
 template <int V, typename Real>
 void max_backward(const Real* dy, const std::uint8_t* argmax, Real* dx, const PoolShape& s,
                   Context& context) {
-  launch_pool<V>(WRN_KERNEL(max_pool_backward_kernel<Real, V>), s, context, grouped<V>(dy),
+  launch_pool<V>(WRN_KERNEL(max_pool_backward_kernel<Real, V>), s, 1, context, grouped<V>(dy),
                  reinterpret_cast<const Indices<V>*>(argmax), grouped<V>(dx));
 }
 
