@@ -40,6 +40,7 @@
 #include <initializer_list>
 
 #include "kernels/channel_sums.cuh"
+#include "kernels/conv3x3/divisor.h"
 #include "kernels/fused.h"
 
 namespace wrn::cuda {
@@ -119,10 +120,15 @@ struct TileRows {
         end(begin + t.tile_rows < t.rows ? begin + t.tile_rows : t.rows) {}
 };
 
-/// The first of a thread's kPassRows rows in a pass; the others are blockDim.y apart.
-__device__ inline std::int64_t pass_row(const Tiling& t) {
-  const unsigned from_end = blockIdx.x / t.columns, blocks = gridDim.x / t.columns;
-  return std::int64_t{blocks - 1 - from_end} * kPassRows * blockDim.y + threadIdx.y;
+/// A thread's channels and rows in a pass.
+struct PassPlace : Place {
+  std::int64_t row;  // the first of kPassRows, which are blockDim.y apart
+};
+/// The blocks begin with the last rows.
+__device__ inline PassPlace pass_place(const Tiling& t) {
+  const unsigned block = gridDim.x - 1 - blockIdx.x;
+  return {Place(t, block % t.columns),
+          std::int64_t{block / t.columns} * kPassRows * blockDim.y + threadIdx.y};
 }
 
 /// The parameters or statistics of a thread's channels.
@@ -175,64 +181,82 @@ __device__ std::int64_t mask_index(std::int64_t row, const Place& at, const Tili
 /// What follows the batch norm.
 enum class Behind { kNothing, kRelu, kReluAndDropout };
 
-/// Dropout's draws for images of so many pixels.
+/// Dropout behind the ReLU of images of so many pixels.
 struct Draws {
-  Dropout dropout;
-  unsigned pixels;
+  const StepState* state;
+  int layer;
+  std::uint32_t least;  // least_kept()
+  float growth;         // 1 / (1 - p)
+  Divisor pixels;
+
+  Draws(const Dropout& dropout = {}, int image_pixels = 1)
+      : state(dropout.state),
+        layer(dropout.layer),
+        least(least_kept(dropout.p)),
+        growth(1 / (1 - dropout.p)),
+        pixels(image_pixels) {}
 };
 
-/// For the V elements from channel `channel` of a row on, a bit each: whether dropout keeps it.
-/// Every four elements of an image share a draw.
+/// Of the V elements from channel `channel` of a row on, whether dropout keeps them. Every four
+/// elements of an image share a draw.
 template <int V>
-__device__ unsigned kept(const Draws& draws, std::int64_t row, int channel, int channels) {
+__device__ Group<bool, V> kept(const Draws& draws, std::uint64_t seed, std::uint32_t step,
+                               std::int64_t row, int channel, int channels) {
   constexpr int kDraw = 4;
-  const auto& [p, layer, state] = draws.dropout;
-  const auto image = static_cast<unsigned>(row) / draws.pixels;
-  const std::int64_t pixel = static_cast<unsigned>(row) - image * draws.pixels;
+  const int image = draws.pixels.divide(static_cast<int>(row));
+  const std::int64_t pixel = row - std::int64_t{image} * draws.pixels.value();
   const std::int64_t element = pixel * channels + channel;
-  unsigned bits = 0;
+  Group<bool, V> keeps;
 #pragma unroll
   for (int i = 0; i < V; i += kDraw) {
-    const PhiloxWords random = dropout_draw(state->seed, state->step, layer, image, element + i);
+    const PhiloxWords random =
+        dropout_draw(seed, step, draws.layer, static_cast<std::uint32_t>(image), element + i);
     if constexpr (V == 1) {
-      bits = uniform(random.word[element % kDraw]) >= p ? 1 : 0;
+      keeps.at[0] = random.word[element % kDraw] >= draws.least;
     } else {
 #pragma unroll
-      for (int j = 0; j < kDraw; ++j) bits |= uniform(random.word[j]) >= p ? 1U << (i + j) : 0;
+      for (int j = 0; j < kDraw; ++j) keeps.at[i + j] = random.word[j] >= draws.least;
     }
   }
-  return bits;
+  return keeps;
 }
 
-/// `mask` is null where nothing will be propagated backwards.
+/// `mask` is null where nothing will be propagated backwards. Without a bound ptxas takes more
+/// registers with dropout than three blocks of a multiprocessor have.
 template <typename Real, int V, Behind kBehind>
-__global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const float* beta,
-                                        const float* mean, const float* variance, Real* y,
-                                        std::uint8_t* mask, float epsilon, Draws draws, Tiling t) {
+__global__ void __launch_bounds__(kThreads, 3)
+    batch_norm_apply_kernel(const Real* x, const float* gamma, const float* beta, const float* mean,
+                            const float* variance, Real* y, std::uint8_t* mask, float epsilon,
+                            Draws draws, Tiling t) {
   wait_for_previous_kernels();
-  const Place at(t, blockIdx.x % t.columns);
+  const PassPlace at = pass_place(t);
   const auto* in = grouped<V>(x);
   auto* out = grouped<V>(y);
-  const std::int64_t row = pass_row(t);
   Packed<Real, V> v[kPassRows];
 #pragma unroll
   for (int j = 0; j < kPassRows; ++j) {
-    const std::int64_t r = row + j * blockDim.y;
+    const std::int64_t r = at.row + j * blockDim.y;
     v[j] = Packed(in + r * t.groups + at.group, at.inside && r < t.rows);
+  }
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+  if constexpr (kBehind == Behind::kReluAndDropout) {
+    seed = draws.state->seed;
+    step = draws.state->step;
   }
   const Floats<V> center = load_channels<V>(mean, at), shift = load_channels<V>(beta, at);
   Floats<V> scale = load_channels<V>(gamma, at);
   const Floats<V> spread = load_channels<V>(variance, at);
 #pragma unroll
   for (int i = 0; i < V; ++i) scale.at[i] *= rsqrtf(spread.at[i] + epsilon);
-  const float growth = 1 / (1 - draws.dropout.p);
+  const float growth = kBehind == Behind::kReluAndDropout ? draws.growth : 1;
 #pragma unroll
   for (int j = 0; j < kPassRows; ++j) {
-    const std::int64_t r = row + j * blockDim.y;
+    const std::int64_t r = at.row + j * blockDim.y;
     const bool there = at.inside && r < t.rows;
-    [[maybe_unused]] unsigned keeps = 0;
+    [[maybe_unused]] Group<bool, V> keeps;
     if constexpr (kBehind == Behind::kReluAndDropout) {
-      keeps = kept<V>(draws, r, at.group * V, t.channels);
+      keeps = kept<V>(draws, seed, step, r, at.group * V, t.channels);
     }
     unsigned passed = 0;
     Floats<V> values = v[j].floats();
@@ -240,18 +264,15 @@ __global__ void batch_norm_apply_kernel(const Real* x, const float* gamma, const
     for (int i = 0; i < V; ++i) {
       float value = (values.at[i] - center.at[i]) * scale.at[i] + shift.at[i];
       if constexpr (kBehind != Behind::kNothing) {
-        passed |= there && value > 0 ? 1U << i : 0;
-        value = value < 0 ? 0 : value;
-      }
-      if constexpr (kBehind == Behind::kReluAndDropout) {
-        value = (keeps >> i & 1) != 0 ? value * growth : 0;
+        const bool keep = kBehind == Behind::kRelu || keeps.at[i];
+        passed |= keep && value > 0 ? 1U << i : 0;
+        value = keep && !(value < 0) ? value * growth : 0;
       }
       values.at[i] = value;
     }
-    if constexpr (kBehind == Behind::kReluAndDropout) passed &= keeps;
     if (there) out[r * t.groups + at.group] = from_floats<Real>(values);
     if (kBehind != Behind::kNothing && mask != nullptr) {
-      passed = gather_mask<V>(passed);  // all of a warp
+      passed = gather_mask<V>(there ? passed : 0);  // all of a warp
       if (there && threadIdx.x * V % kMaskBits == 0) {
         mask[mask_index<V>(r, at, t)] = static_cast<std::uint8_t>(passed);
       }
@@ -324,17 +345,16 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
                                      const float* dbeta, const Real* skip, Real* dx, float epsilon,
                                      float share, Tiling t) {
   wait_for_previous_kernels();
-  const Place at(t, blockIdx.x % t.columns);
+  const PassPlace at = pass_place(t);
   const auto* in = grouped<V>(x);
   const auto* past = grouped<V>(skip);
   auto* out = grouped<V>(dx);
   if (!at.inside) return;
-  const std::int64_t row = pass_row(t);
   Packed<Real, V> v[kPassRows], s[kPassRows];
   Gradient<kRelu, Real, V> d[kPassRows];
 #pragma unroll
   for (int j = 0; j < kPassRows; ++j) {
-    const std::int64_t r = row + j * blockDim.y;
+    const std::int64_t r = at.row + j * blockDim.y;
     const bool there = r < t.rows, skips = there && skip != nullptr;
     v[j] = Packed(in + r * t.groups + at.group, there);
     s[j] = Packed(skips ? past + r * t.groups + at.group : past, skips);
@@ -353,7 +373,7 @@ __global__ void batch_norm_dx_kernel(const Real* x, const Real* dy, const float*
   }
 #pragma unroll
   for (int j = 0; j < kPassRows; ++j) {
-    const std::int64_t r = row + j * blockDim.y;
+    const std::int64_t r = at.row + j * blockDim.y;
     Floats<V> values = d[j].floats();
     const Floats<V> of_x = v[j].floats(), of_skip = s[j].floats();  // zeros if there is none
 #pragma unroll
@@ -477,9 +497,9 @@ void batch_norm_activation(const Real* x, const float* gamma, const float* beta,
             "an activation of {} pixels, {} elements an image", shape.rows(), pixels * shape.c);
   const bool is_wide = wide(shape, {x, y}, {gamma, beta, mean, variance});
   const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
-  run(dropout.p > 0 ? Behind::kReluAndDropout : Behind::kRelu,
-      {dropout, static_cast<unsigned>(pixels)}, x, gamma, beta, mean, variance, y, mask,
-      tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);
+  run(dropout.p > 0 ? Behind::kReluAndDropout : Behind::kRelu, {dropout, static_cast<int>(pixels)},
+      x, gamma, beta, mean, variance, y, mask, tiling(shape, is_wide ? kWide<Real> : 1), epsilon,
+      context);
 }
 
 template <typename Real>

@@ -63,12 +63,12 @@ void launch_elementwise(F f, Real* out, std::int64_t size, Context& context, con
 /// all the elements of one draw or two; else up to four elements, one by one, as the row may end
 /// before. Blocks stride over a row along x, over rows along y.
 template <typename Real, bool kWhole>
-__global__ void dropout_kernel(const Real* x, Real* y, int rows, std::int64_t row_size, float p,
-                               int layer, const StepState* state) {
+__global__ void dropout_kernel(const Real* x, Real* y, int rows, std::int64_t row_size,
+                               std::uint32_t least, float scale, int layer,
+                               const StepState* state) {
   wait_for_previous_kernels();
   constexpr int kDraw = 4;
   constexpr int kElements = kWhole ? kWide<Real> : kDraw;
-  const float scale = 1 / (1 - p);
   const std::uint64_t seed = state->seed;
   const std::uint32_t step = state->step;
   const std::int64_t first = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -86,14 +86,14 @@ __global__ void dropout_kernel(const Real* x, Real* y, int rows, std::int64_t ro
           const PhiloxWords random = draw(k);
 #pragma unroll
           for (int j = 0; j < kDraw; ++j) {
-            v.at[k + j] = uniform(random.word[j]) >= p ? v.at[k + j] * scale : 0;
+            v.at[k + j] = random.word[j] >= least ? v.at[k + j] * scale : 0;
           }
         }
         *grouped<kElements>(y + begin) = from_floats<Real>(v);
       } else {
         const PhiloxWords random = draw(0);
         for (int j = 0; j < kDraw && j < row_size - i; ++j) {
-          const bool keep = uniform(random.word[j]) >= p;
+          const bool keep = random.word[j] >= least;
           y[begin + j] = from_float<Real>(keep ? to_float(x[begin + j]) * scale : 0);
         }
       }
@@ -139,7 +139,8 @@ void dropout(const Real* x, Real* y, int rows, std::int64_t row_size, float p, i
   const std::int64_t threads = divide_up(row_size, whole ? kWide<Real> : 4);
   const dim3 grid{grid_stride_blocks(threads, kThreads, context),
                   static_cast<unsigned>(std::min(rows, 65535))};
-  launch(kernel, grid, kThreads, 0, context, x, y, rows, row_size, p, layer, state);
+  launch(kernel, grid, kThreads, 0, context, x, y, rows, row_size, least_kept(p), 1 / (1 - p),
+         layer, state);
 }
 
 #define WRN_FOR(Real)                                                                        \

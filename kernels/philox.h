@@ -13,6 +13,7 @@
 //   dropout     item = element / 4         row = batch index     time = step   use + layer
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #if defined(__CUDACC__)
@@ -36,6 +37,17 @@ struct PhiloxWords {
   std::uint32_t word[4];
 };
 
+/// a b. In philox() nvcc would multiply 64 bits by 64, and add zeros to the upper half.
+WRN_HOST_DEVICE constexpr std::uint64_t wide_product(std::uint32_t a, std::uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  std::uint64_t product = 0;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+  return product;
+#else
+  return std::uint64_t{a} * b;
+#endif
+}
+
 WRN_HOST_DEVICE constexpr PhiloxWords philox(std::uint64_t seed, std::uint32_t item,
                                              std::uint32_t row, std::uint32_t time,
                                              std::uint32_t use) {
@@ -43,8 +55,8 @@ WRN_HOST_DEVICE constexpr PhiloxWords philox(std::uint64_t seed, std::uint32_t i
   std::uint32_t k1 = static_cast<std::uint32_t>(seed >> 32);
   std::uint32_t c0 = item, c1 = row, c2 = time, c3 = use;
   for (int round = 0; round < 10; ++round) {
-    const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0;
-    const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c2;
+    const std::uint64_t p0 = wide_product(0xD2511F53u, c0);
+    const std::uint64_t p1 = wide_product(0xCD9E8D57u, c2);
     const std::uint32_t next0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
     const std::uint32_t next2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
     c1 = static_cast<std::uint32_t>(p1);
@@ -65,15 +77,17 @@ WRN_HOST_DEVICE constexpr PhiloxWords philox(std::uint64_t seed, std::uint32_t i
 /// Dropout's draws for the four elements of a row among which `element` is.
 WRN_HOST_DEVICE constexpr PhiloxWords dropout_draw(std::uint64_t seed, std::uint32_t step,
                                                    int layer, std::uint32_t row,
-                                                   std::int64_t element) {
+                                                   std::uint64_t element) {
   return philox(
       seed, static_cast<std::uint32_t>(element / 4), row, step,
       static_cast<std::uint32_t>(RandomUse::kDropout) + static_cast<std::uint32_t>(layer));
 }
 
-/// Uniform in [0, 1), a multiple of 2^-24: the same float on every device.
-WRN_HOST_DEVICE constexpr float uniform(std::uint32_t word) {
-  return static_cast<float>(word >> 8) * (1.0F / 16777216.0F);
+/// The least word that dropout with p in [0, 1) keeps. A word's upper 24 bits count as a number in
+/// [0, 1), and are kept where that is p or more: compared as integers it is the same on every
+/// device.
+inline std::uint32_t least_kept(float p) {
+  return static_cast<std::uint32_t>(std::ceil(p * 16777216.0F)) << 8;
 }
 
 }  // namespace wrn

@@ -121,6 +121,9 @@ inline Values add(Values a, const Values& b) {
   return a;
 }
 
+/// Uniform in [0, 1), a multiple of 2^-24.
+inline double uniform(std::uint32_t word) { return (word >> 8) * 0x1p-24; }
+
 inline Values dropout(Values x, std::size_t rows, double p, std::uint32_t layer,
                       const StepState& state) {
   const std::size_t row_size = x.size() / rows;
@@ -128,7 +131,7 @@ inline Values dropout(Values x, std::size_t rows, double p, std::uint32_t layer,
     const auto row = static_cast<std::uint32_t>(i / row_size);
     const auto element = static_cast<std::uint32_t>(i % row_size);
     const PhiloxWords random = philox(state.seed, element / 4, row, state.step, 0x10000 + layer);
-    x[i] = uniform(random.word[element % 4]) >= static_cast<float>(p) ? x[i] / (1 - p) : 0;
+    x[i] = uniform(random.word[element % 4]) >= double{static_cast<float>(p)} ? x[i] / (1 - p) : 0;
   }
   return x;
 }

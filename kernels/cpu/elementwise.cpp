@@ -25,6 +25,7 @@ void dropout(const float* x, float* y, int rows, std::int64_t row_size, float p,
   WRN_CHECK(p >= 0 && p < 1, "dropout with p = {}", p);
   WRN_CHECK(row_size <= std::int64_t{4} << 32, "dropout of rows of {} elements", row_size);
   const float scale = 1 / (1 - p);
+  const std::uint32_t least = least_kept(p);
 #pragma omp parallel for
   for (int row = 0; row < rows; ++row) {
     const std::int64_t begin = row * row_size;
@@ -32,7 +33,7 @@ void dropout(const float* x, float* y, int rows, std::int64_t row_size, float p,
       const PhiloxWords random =
           dropout_draw(state->seed, state->step, layer, static_cast<std::uint32_t>(row), i);
       for (std::int64_t j = 0; j < 4 && i + j < row_size; ++j) {
-        const bool keep = uniform(random.word[j]) >= p;
+        const bool keep = random.word[j] >= least;
         y[begin + i + j] = keep ? x[begin + i + j] * scale : 0;
       }
     }
