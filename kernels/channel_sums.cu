@@ -10,30 +10,55 @@ namespace {
 // The merging kernels do little but wait for memory, so they have many loads under way: a block has
 // four channels, whose sums of a tile are one sector of memory, and a row of threads for every
 // eight tiles, all of which a thread loads before it merges them. More than 1024 tiles take several
-// rounds. The launch bound is one block a multiprocessor, because with fewer registers ptxas would
-// let loads wait for each other.
-constexpr unsigned kMergeLanes = 4, kMergeTiles = 8, kMostMergeRows = 128;
+// rounds. What the rows then hold is merged eight at a time, too. The launch bound is one block a
+// multiprocessor, because with fewer registers ptxas would let loads wait for each other.
+constexpr unsigned kMergeLanes = 4, kFew = 8, kMostMergeRows = 2 * kFew * kFew;
 constexpr unsigned kMergeThreads = kMergeLanes * kMostMergeRows;
-dim3 merge_grid(int channels) { return {static_cast<unsigned>(divide_up(channels, kMergeLanes))}; }
+dim3 merge_grid(unsigned tiles, int channels) {
+  WRN_CHECK(std::int64_t{tiles} * channels <= 0x7FFFFFFF, "{} tiles of {} channels", tiles,
+            channels);
+  return {static_cast<unsigned>(divide_up(channels, kMergeLanes))};
+}
 dim3 merge_block(unsigned tiles) {
-  return {kMergeLanes, std::min<unsigned>(divide_up(tiles, kMergeTiles), kMostMergeRows)};
+  return {kMergeLanes, std::min<unsigned>(divide_up(tiles, kFew), kMostMergeRows)};
+}
+
+/// Merges the sums of `left` rows of threads into those of the first kRows, which are left then; at
+/// most kFew rows into one.
+template <unsigned kRows, typename Sums>
+__device__ void merge_into(Sums& mine, unsigned& left) {
+  Sums* const column =
+      shared_storage<Column<Sums, kMergeThreads>>().at + threadIdx.y * kMergeLanes + threadIdx.x;
+  const unsigned rows = left;
+  left = kRows;
+  if (threadIdx.y < rows) *column = mine;
+  __syncthreads();
+  if (threadIdx.y >= kRows) return;
+  Sums few[kFew - 1];
+#pragma unroll
+  for (unsigned j = 1; j < kFew; ++j) {
+    few[j - 1] = threadIdx.y + j * kRows < rows ? column[j * kRows * kMergeLanes] : Sums{};
+  }
+  mine.merge(few);
 }
 
 /// The sums of all tiles; the threads with y = 0 have them.
 template <typename Sums>
 __device__ Sums merge_tiles(const float* partial, unsigned tiles, int channel, int channels) {
   Sums mine{};
-  for (unsigned tile = threadIdx.y; channel < channels && tile < tiles;
-       tile += kMergeTiles * blockDim.y) {
-    Sums few[kMergeTiles];
+  for (unsigned tile = threadIdx.y; channel < channels && tile < tiles; tile += kFew * blockDim.y) {
+    Sums few[kFew];
 #pragma unroll
-    for (unsigned j = 0; j < kMergeTiles; ++j) {
+    for (unsigned j = 0; j < kFew; ++j) {
       const unsigned at = tile + j * blockDim.y;
       few[j] = at < tiles ? Sums::load(partial, at, tiles, channel, channels) : Sums{};
     }
     mine.merge(few);
   }
-  merge_column<kMergeThreads>(mine);
+  unsigned left = blockDim.y;
+  if (left > kFew * kFew) merge_into<2 * kFew>(mine, left);
+  if (left > kFew) merge_into<kFew>(mine, left);
+  if (left > 1) merge_into<1>(mine, left);
   return mine;
 }
 
@@ -87,14 +112,14 @@ __global__ void update_running_statistics_kernel(const __grid_constant__ Norms n
 
 void merge_moments(const float* partial, unsigned tiles, int channels, float* mean, float* variance,
                    Context& context) {
-  launch(WRN_KERNEL(merge_moments_kernel), merge_grid(channels), merge_block(tiles),
+  launch(WRN_KERNEL(merge_moments_kernel), merge_grid(tiles, channels), merge_block(tiles),
          sizeof(Column<Moments<1>, kMergeThreads>), context, partial, tiles, channels, mean,
          variance);
 }
 
 void merge_gradient_sums(const float* partial, unsigned tiles, int channels, const float* variance,
                          float epsilon, float* dgamma, float* dbeta, Context& context) {
-  launch(WRN_KERNEL(merge_gradient_sums_kernel), merge_grid(channels), merge_block(tiles),
+  launch(WRN_KERNEL(merge_gradient_sums_kernel), merge_grid(tiles, channels), merge_block(tiles),
          sizeof(Column<GradientSums<1>, kMergeThreads>), context, partial, tiles, channels,
          variance, epsilon, dgamma, dbeta);
 }

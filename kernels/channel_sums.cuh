@@ -19,10 +19,10 @@ __device__ void store_pairs(float* partial, unsigned tile, int channel, int chan
     if (channel + i < channels) row[channel + i] = {a.at[i], b.at[i]};
   }
 }
-/// Reads those of a channel.
+/// Reads those of a channel; tiles x channels are at most 2^31.
 inline __device__ Floats<2> load_pair(const float* partial, unsigned tile, int channel,
                                       int channels) {
-  return grouped<2>(partial)[std::int64_t{tile} * channels + channel];
+  return grouped<2>(partial)[tile * static_cast<unsigned>(channels) + channel];
 }
 
 /// (count, mean, sum of squared distances from the mean) of some rows, for V channels. Merged by

@@ -234,7 +234,7 @@ TEMPLATE_TEST_CASE("a NaN spoils its channel in batch norm, and no other", "", f
 /// numbers around these. Some tiles are of no rows.
 TEST_CASE("batch norm's partial sums are merged, whatever their number") {
   Context context(Device::kCuda);
-  for (const unsigned tiles : {1U, 7U, 8U, 9U, 17U, 1023U, 1024U, 1025U, 2049U}) {
+  for (const unsigned tiles : {1U, 7U, 8U, 9U, 17U, 65U, 512U, 513U, 1023U, 1024U, 1025U, 2049U}) {
     for (const int channels : {1, 4, 5}) {
       for (const float center : {0.0F, 1000.0F}) {
         INFO(tiles << " tiles, " << channels << " channels, means about " << center);
