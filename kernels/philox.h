@@ -83,9 +83,9 @@ WRN_HOST_DEVICE constexpr PhiloxWords dropout_draw(std::uint64_t seed, std::uint
       static_cast<std::uint32_t>(RandomUse::kDropout) + static_cast<std::uint32_t>(layer));
 }
 
-/// The least word that dropout with p in [0, 1) keeps. A word's upper 24 bits count as a number in
-/// [0, 1), and are kept where that is p or more: compared as integers it is the same on every
-/// device.
+/// The least word with which dropout keeps an element, for p in [0, 1). A word's upper 24 bits are
+/// a number in [0, 1), and it keeps where that is p or more: the same on every device, as integers
+/// are compared.
 inline std::uint32_t least_kept(float p) {
   return static_cast<std::uint32_t>(std::ceil(p * 16777216.0F)) << 8;
 }
