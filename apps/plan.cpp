@@ -18,11 +18,11 @@ double mib(double bytes) { return bytes / 0x1p20; }
 /// Of merging the partial sums of so many tiles (merge_moments, merge_gradient_sums), which is
 /// waiting: by estimate, not measured, a microsecond for a kernel to begin and end among others in
 /// a graph, 1,200 cycles for each round of loads, of 1,024 tiles, and what is computed with them,
-/// and 150 for each of seven levels of a tree.
+/// and 200 for each of three rounds in shared memory.
 double merge_seconds(unsigned tiles) {
   constexpr std::int64_t kRound = 1024;
   const auto rounds = static_cast<double>(divide_up(tiles, kRound));
-  return 1e-6 + (1200 * rounds + 150 * 7) / kClock;
+  return 1e-6 + (1200 * rounds + 200 * 3) / kClock;
 }
 
 /// "images 0.8, conv1.weight 0.0"

@@ -40,7 +40,7 @@
 #include <initializer_list>
 
 #include "kernels/channel_sums.cuh"
-#include "kernels/conv3x3/divisor.h"
+#include "kernels/divisor.h"
 #include "kernels/fused.h"
 
 namespace wrn::cuda {

@@ -16,7 +16,7 @@
 #include <bit>
 
 #include "kernels/channel_sums.cuh"
-#include "kernels/conv3x3/divisor.h"
+#include "kernels/divisor.h"
 
 namespace wrn::cuda {
 namespace {

@@ -9,7 +9,7 @@
 #include "catch.h"
 #include "conv_cases.h"
 #include "device_array.h"
-#include "kernels/conv3x3/divisor.h"
+#include "kernels/divisor.h"
 #include "kernels/error.h"
 #include "oracle.h"
 #if defined(WRN_EMULATED)

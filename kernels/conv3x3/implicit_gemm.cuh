@@ -17,8 +17,8 @@
 #pragma once
 
 #include "kernels/bf16.h"
-#include "kernels/conv3x3/divisor.h"
 #include "kernels/device.cuh"
+#include "kernels/divisor.h"
 
 namespace wrn::cuda {
 

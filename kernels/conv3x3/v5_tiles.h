@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/conv3x3/choices.h"
-#include "kernels/conv3x3/divisor.h"
+#include "kernels/divisor.h"
 #include "kernels/kernels.h"
 
 namespace wrn::cuda::v5 {
