@@ -14,6 +14,7 @@ namespace {
 
 constexpr int kStemWidth = 16;
 constexpr int kGroups = 3;
+constexpr int kMostDepth = 10000;
 
 std::string block_name(int group, int block) {
   return fmt::format("block{}.layer.{}", group + 1, block);
@@ -80,8 +81,8 @@ int WideResNetSpec::blocks() const {
                       fmt::join(kernels, ",")));
   }
   const int step = deepening > 0 ? kGroups * deepening : 6;
-  if (depth < 4 + step || depth > 10000 || (depth - 4) % step != 0) {
-    const int below = std::max(1, (std::clamp(depth, 4, 10000) - 4) / step);
+  if (depth < 4 + step || depth > kMostDepth || (depth - 4) % step != 0) {
+    const int below = std::clamp((depth - 4) / step, 1, (kMostDepth - 4) / step - 1);
     usage(fmt::format("depth {} does not fit {}: the depth is {} N + 4, such as {} or {}", depth,
                       deepening > 0 ? fmt::format("the deepening factor {}", deepening)
                                     : fmt::format("B({})", fmt::join(kernels, ",")),
@@ -98,13 +99,15 @@ std::string WideResNetSpec::name() const {
 }
 
 WideResNetSpec parse_model(const std::string& name) {
+  // Longer than any name: std::regex calls itself for every repetition that it matches.
+  constexpr std::size_t kMostCharacters = 100;
   static const std::regex grammar(
       R"(wrn-(\d{1,5})-(\d{1,4})(?:-B\(([0-9](?:,[0-9])*)\)|-l(\d{1,2}))?)", std::regex::icase);
   std::smatch match;
-  if (!std::regex_match(name, match, grammar)) {
-    throw Error(
-        fmt::format("model '{}': a name is like wrn-28-10, wrn-40-2-B(3,1) or wrn-40-2-l3", name),
-        Status::kUsage);
+  if (name.size() > kMostCharacters || !std::regex_match(name, match, grammar)) {
+    throw Error(fmt::format("model '{}': a name is like wrn-28-10, wrn-40-2-B(3,1) or wrn-40-2-l3",
+                            name.substr(0, kMostCharacters)),
+                Status::kUsage);
   }
   WideResNetSpec spec;
   spec.depth = std::stoi(match[1]);

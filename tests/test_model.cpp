@@ -53,7 +53,9 @@ TEST_CASE("names are read and written alike") {
 }
 
 TEST_CASE("what is wrong with a name is said") {
-  const std::vector<std::pair<const char*, const char*>> cases = {
+  std::string long_name = "wrn-28-10-B(3";
+  for (int i = 0; i < 100'000; ++i) long_name += ",3";
+  const std::vector<std::pair<std::string, const char*>> cases = {
       {"resnet-18", "a name is like"},
       {"wrn-28", "a name is like"},
       {"wrn-28-10 ", "a name is like"},
@@ -61,15 +63,19 @@ TEST_CASE("what is wrong with a name is said") {
       {"wrn-28-10-B(3,1", "a name is like"},
       {"wrn-99999999999-1", "a name is like"},
       {"", "a name is like"},
+      {long_name + ")", "a name is like"},
       {"wrn-30-10", "such as 28 or 34"},
       {"wrn-5-1", "such as 10 or 16"},
       {"wrn-0-1", "such as 10 or 16"},
+      {"wrn-10003-1", "such as 9994 or 10000"},
       {"wrn-40-2-l5", "such as 34 or 49"},
       {"wrn-40-2-l0", "1 to 16 a block"},
+      {"wrn-55-2-l17", "1 to 16 a block"},
       {"wrn-28-0", "widening factor 0"},
+      {"wrn-28-1001", "widening factor 1001"},
       {"wrn-28-10-B(5)", "1x1 or 3x3"}};
   for (const auto& [name, part] : cases) {
-    INFO(name);
+    INFO(name.substr(0, 100));
     try {
       parse_model(name);
       FAIL("accepted");
