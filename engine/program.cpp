@@ -1,7 +1,6 @@
 #include "engine/program.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <numeric>
 
@@ -19,8 +18,8 @@ struct Block {
   bool meets(const Block& other) const { return first <= other.last && other.first <= last; }
 };
 
-/// Places the largest blocks first, each into the tightest gap between the blocks already placed
-/// that are in use at the same time. Returns the bytes of the whole.
+/// Places the largest blocks first, each as low as those already placed that are in use at the same
+/// time let it. Returns the bytes of the whole.
 std::size_t place(std::vector<Block>& blocks) {
   std::vector<Block*> order;
   for (Block& block : blocks) order.push_back(&block);
@@ -29,19 +28,11 @@ std::size_t place(std::vector<Block>& blocks) {
   std::vector<const Block*> placed;  // by offset
   std::size_t end_of_all = 0;
   for (Block* block : order) {
-    std::size_t gap_begin = 0, best = 0, best_gap = std::numeric_limits<std::size_t>::max();
-    bool found = false;
     for (const Block* other : placed) {
       if (!block->meets(*other)) continue;
-      const std::size_t gap = other->offset > gap_begin ? other->offset - gap_begin : 0;
-      if (gap >= block->bytes && gap < best_gap) {
-        best = gap_begin;
-        best_gap = gap;
-        found = true;
-      }
-      gap_begin = std::max(gap_begin, other->offset + other->bytes);
+      if (block->offset + block->bytes <= other->offset) break;
+      block->offset = std::max(block->offset, other->offset + other->bytes);
     }
-    block->offset = found ? best : gap_begin;
     end_of_all = std::max(end_of_all, block->offset + block->bytes);
     placed.insert(
         std::upper_bound(placed.begin(), placed.end(), block,
@@ -58,7 +49,7 @@ std::size_t aligned(std::size_t bytes) {
 }  // namespace
 
 Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(steps)) {
-  // Lifetimes: from the step that writes a tensor to the last one that reads it.
+  // Lifetimes: from the step that writes a tensor to the last one that reads it, or is that step.
   std::map<const void*, std::size_t> last_use;
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     for (const auto* list : {&steps_[i].reads, &steps_[i].writes}) {
@@ -72,7 +63,6 @@ Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(st
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     for (const Tensor& y : steps_[i].writes) {
       if (y.is_persistent()) continue;
-      const std::size_t last = last_use.at(y.info_.get());
       std::size_t block = blocks.size();
       for (const auto& [written, read] : steps_[i].in_place) {
         if (placing == Placing::kSeparate || !(written == y) || read.is_persistent()) continue;
@@ -89,9 +79,9 @@ Program::Program(std::vector<Step> steps, Placing placing) : steps_(std::move(st
       if (block == blocks.size()) {
         blocks.push_back({.bytes = aligned(y.bytes()), .first = i});
       }
-      // A result that nobody reads still keeps its memory over this step.
-      blocks[block].last = std::max(last, i);
-      if (block_of.emplace(y.info_.get(), block).second) offsets_.emplace_back(y, block);
+      blocks[block].last = last_use.at(y.info_.get());
+      block_of.emplace(y.info_.get(), block);
+      offsets_.emplace_back(y, block);
     }
     if (steps_[i].workspace > 0) {
       blocks.push_back({.bytes = aligned(steps_[i].workspace), .first = i, .last = i});

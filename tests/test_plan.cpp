@@ -271,6 +271,40 @@ TEST_CASE("the modelled step of WRN-28-10, fused and op by op") {
   }
 }
 
+TEST_CASE("a step's arena is hardly more than its fullest moment uses") {
+  const auto aligned = [](std::size_t bytes) { return (bytes + 255) / 256 * 256; };
+  for (const char* name : {"wrn-10-1", "wrn-10-2-B(1,3,1)"}) {
+    INFO(name);
+    const Recorded recorded(name, 4, Precision::kBf16);
+    const std::vector<Step>& steps = recorded.program.steps();
+    std::size_t used = 0, most = 0;
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+      const auto is_last_use = [&](const Tensor& x) {
+        return std::none_of(steps.begin() + static_cast<std::ptrdiff_t>(i) + 1, steps.end(),
+                            [&](const Step& later) {
+                              return std::count(later.reads.begin(), later.reads.end(), x) > 0;
+                            });
+      };
+      std::size_t in_place = 0;
+      for (const auto& [written, read] : steps[i].in_place) {
+        if (is_last_use(read)) in_place = aligned(read.bytes());
+      }
+      for (const Tensor& y : steps[i].writes) {
+        if (!y.is_persistent()) used += aligned(y.bytes());
+      }
+      most = std::max(most, used + aligned(steps[i].workspace) - in_place);
+      for (const auto* list : {&steps[i].reads, &steps[i].writes}) {
+        for (const Tensor& x : *list) {
+          if (!x.is_persistent() && is_last_use(x)) used -= aligned(x.bytes());
+        }
+      }
+    }
+    CHECK(used == 0);
+    CHECK(recorded.program.arena_bytes() >= most);
+    CHECK(static_cast<double>(recorded.program.arena_bytes()) <= 1.01 * static_cast<double>(most));
+  }
+}
+
 TEST_CASE("without ceilings the plan has no time") {
   const Recorded recorded("wrn-10-1", 2, Precision::kFp32);
   CHECK(!measured_ceilings(Precision::kFp32, "NVIDIA H200"));

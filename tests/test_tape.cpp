@@ -1,4 +1,5 @@
 // The tape's rules, and the planner against a run in which every tensor has memory of its own.
+#include <algorithm>
 #include <cstring>
 #include <random>
 
@@ -140,6 +141,69 @@ TEST_CASE("a shared parameter's gradients add up in its slab") {
   }
 }
 
+/// Steps at random, each of which reads some tensors of before and writes new ones, often in place.
+/// When they run, each checks that what it reads is as it was written, and writes.
+TEST_CASE("in any program a tensor is whole until its last reader") {
+  Context context;
+  const RunState state;
+  for (std::uint32_t seed = 0; seed < 100; ++seed) {
+    INFO("program " << seed);
+    std::mt19937 generator(seed);
+    const auto below = [&](std::size_t n) { return generator() % n; };
+    Tape tape(Mode::kInference, state, context);
+    std::vector<Tensor> all, kept;  // all[i] is to be full of i
+    const auto is_whole = [](const Tensor& x, std::int32_t i) {
+      const std::int32_t* const begin = x.data<std::int32_t>();
+      return std::all_of(begin, begin + x.size(), [&](std::int32_t value) { return value == i; });
+    };
+    bool whole = true;
+    for (int steps = 0; steps < 30; ++steps) {
+      Step step{.name = "step"};
+      std::vector<std::pair<Tensor, std::int32_t>> reads, writes;
+      for (std::size_t n = std::min(all.size(), below(4)); n > 0; --n) {
+        const std::size_t i = all.size() - 1 - below(std::min<std::size_t>(all.size(), 6));
+        reads.emplace_back(all[i], static_cast<std::int32_t>(i));
+        step.reads.push_back(all[i]);
+      }
+      for (std::size_t n = 1 + below(3); n > 0; --n) {
+        constexpr std::int64_t kSizes[] = {0, 1, 64, 65, 1000};  // 256 bytes are 64
+        const Tensor y = tape.make("y", {kSizes[below(5)]}, DType::kI32);
+        writes.emplace_back(y, static_cast<std::int32_t>(all.size()));
+        all.push_back(y);
+        step.writes.push_back(y);
+        for (const Tensor& x : step.reads) {
+          if (below(2) == 0) step.in_place.emplace_back(y, x);
+        }
+        if (below(8) == 0) {
+          tape.keep(y);
+          kept.push_back(y);
+        }
+      }
+      step.workspace = below(3) * 300;
+      step.run = [=, &whole, bytes = step.workspace](Context& c) {
+        const auto use_workspace = [&] {
+          if (bytes > 0) std::memset(c.workspace, 0xFF, bytes);
+        };
+        use_workspace();
+        for (const auto& [x, i] : reads) whole = whole && is_whole(x, i);
+        for (const auto& [y, i] : writes) std::fill_n(y.data<std::int32_t>(), y.size(), i);
+        use_workspace();
+        for (const auto& [y, i] : writes) whole = whole && is_whole(y, i);
+      };
+      tape.step(std::move(step));
+    }
+    Program program = tape.finish();
+    const Buffer arena(program.arena_bytes(), "arena");
+    program.bind(arena.data());
+    program.run(context);
+    REQUIRE(whole);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const bool is_kept = std::find(kept.begin(), kept.end(), all[i]) != kept.end();
+      REQUIRE((!is_kept || is_whole(all[i], static_cast<std::int32_t>(i))));
+    }
+  }
+}
+
 TEST_CASE("shared memory gives the same bits as memory of one's own, and is much less") {
   const Device device = GENERATE(from_range(test::devices()));
   // Emulated, a network of one width is enough work.
@@ -175,6 +239,15 @@ TEST_CASE("shared memory gives the same bits as memory of one's own, and is much
       const Parameters& p = model.parameters();
       sgd(tape, p, true);
       Program program = tape.finish().placed(placing);
+      if (placing == Placing::kSeparate) {  // nothing is in place either
+        const auto aligned = [](std::size_t size) { return (size + 255) / 256 * 256; };
+        std::size_t sum = 0;
+        for (const Step& each : program.steps()) {
+          sum += aligned(each.workspace);
+          for (const Tensor& y : each.writes) sum += y.is_persistent() ? 0 : aligned(y.bytes());
+        }
+        REQUIRE(program.arena_bytes() == sum);
+      }
       const auto bytes = static_cast<std::int64_t>(program.arena_bytes());
       const Tensor arena = Tensor::persistent("arena", {bytes}, DType::kU8, device);
       program.bind(arena.data<std::byte>());
