@@ -118,6 +118,29 @@ TEST_CASE("backward happens once, in training, before the end") {
   require_error([&] { inference.backward(z, seed); }, "inference");
 }
 
+TEST_CASE("a Program that is bound anew runs in its new memory, its graph too") {
+  const Device device = GENERATE(from_range(test::devices()));
+  INFO(test::name_of(device));
+  Context context(device);
+  const RunState state(device);
+  const Tensor x = Tensor::persistent("x", {4}, DType::kF32, device);
+  Tape tape(Mode::kInference, state, context);
+  const Tensor y = relu(tape, x);
+  tape.keep(y);
+  Program program = tape.finish();
+  program.use_graph();
+  float value = 0;
+  for (int arenas = 0; arenas < 2; ++arenas) {
+    const Buffer arena(program.arena_bytes(), "arena", device);
+    program.bind(arena.data());
+    for (int runs = 0; runs < 3; ++runs) {
+      x.write<float>(std::vector<float>(4, ++value));
+      program.run(context);
+      REQUIRE(program.read(y) == std::vector<float>(4, value));
+    }
+  }
+}
+
 TEST_CASE("a shared parameter's gradients add up in its slab") {
   Context context;
   const RunState state;
