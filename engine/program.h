@@ -17,10 +17,13 @@ enum class Placing {
 class Program {
  public:
   explicit Program(std::vector<Step> steps, Placing placing = Placing::kShared);
+  // Moved, not copied: a tensor has one address.
+  Program(Program&&) = default;
+  Program& operator=(Program&&) = default;
 
   const std::vector<Step>& steps() const { return steps_; }
   /// The same steps with the tensors placed anew.
-  Program placed(Placing placing) const { return Program(steps_, placing); }
+  Program placed(Placing placing) && { return Program(std::move(steps_), placing); }
   /// Bytes of the arena that bind() needs, 64-byte aligned.
   std::size_t arena_bytes() const { return arena_bytes_; }
   /// Gives every planned tensor its address. Several Programs may share one arena, in turns.

@@ -107,6 +107,8 @@ class Tape {
   /// The Context is asked for workspace sizes; nothing is launched.
   Tape(Mode mode, const RunState& state, Context& context)
       : mode_(mode), state_(state), context_(context) {}
+  Tape(const Tape&) = delete;  // closures hold its address
+  Tape& operator=(const Tape&) = delete;
 
   bool training() const { return mode_ == Mode::kTraining; }
   Context& context() const { return context_; }
