@@ -118,6 +118,7 @@ void Program::bind(std::byte* arena) {
 
 void Program::run_step(std::size_t i, Context& context) {
   WRN_CHECK(!context.only_plans(), "a Program that was recorded only to be looked at is run");
+  WRN_CHECK(arena_ != nullptr || arena_bytes_ == 0, "a Program is run that is not bound");
   const Step& step = steps_.at(i);
   context.workspace = step.workspace > 0 ? arena_ + workspace_offsets_[i] : nullptr;
   if constexpr (kHasCuda) {

@@ -35,7 +35,8 @@ class Program {
   /// On CUDA, lets run() replay all steps as one CUDA graph: the first run launches them one by
   /// one, which also loads every kernel, and the second records them. Elsewhere it changes nothing.
   void use_graph() { use_graph_ = true; }
-  /// Runs all steps. Allocates no memory of the device. On CUDA it returns before they are done.
+  /// Runs all steps of a Program that is bound. Allocates no memory of the device. On CUDA it
+  /// returns before they are done.
   void run(Context& context);
   /// Runs steps()[i] alone, on what the steps before it left, as benchmarks do.
   void run_step(std::size_t i, Context& context);

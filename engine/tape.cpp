@@ -47,7 +47,7 @@ void Tape::step(Step step) {
     if (y.is_persistent()) continue;
     WRN_CHECK(!y.info_->written, "{} writes {}, which has been written", step.name, y.name());
     y.info_->written = true;
-    y.info_->needs_gradient = needs_gradient && phase_ == Phase::kForward;
+    y.info_->needs_gradient = needs_gradient;
   }
   step.phase = phase_;
   step.part = part_;
@@ -65,6 +65,7 @@ void Tape::update_running_statistics(const RunningUpdate& update) {
 
 void Tape::on_backward(std::function<void()> closure) {
   if (!training()) return;
+  WRN_CHECK(phase_ == Phase::kForward, "an op behind the backward pass, which leaves it out");
   closures_.push_back([this, part = part_, closure = std::move(closure)] {
     part_ = part;
     closure();
@@ -151,6 +152,7 @@ void Tape::backward(const Tensor& output, const Tensor& seed) {
 }
 
 void Tape::keep(const Tensor& x) {
+  WRN_CHECK(!finished_, "the tape is finished, and memory is given away");
   check_usable(x, "keep");
   x.info_->kept = true;
 }

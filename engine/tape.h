@@ -127,7 +127,7 @@ class Tape {
   /// In training, the running statistics follow those of the batch after the backward pass, if the
   /// loss is finite, for all norms in one step.
   void update_running_statistics(const RunningUpdate& update);
-  /// `closure` will be called by backward(), latest first.
+  /// `closure` will be called by backward(), latest first. Throws behind backward().
   void on_backward(std::function<void()> closure);
 
   bool needs_gradient(const Tensor& x) const { return training() && x.info_->needs_gradient; }
@@ -145,7 +145,8 @@ class Tape {
   void begin_part(const std::string& name) { part_ = name; }
   /// Records the backward pass of `output`: a loss, or with `seed` (output's gradient) any tensor.
   void backward(const Tensor& output, const Tensor& seed = {});
-  /// Keeps a planned tensor's content until the end of the run, for Program::read().
+  /// Keeps a planned tensor's content until the end of the run, for Program::read(). Throws behind
+  /// finish().
   void keep(const Tensor& x);
   /// Throws if backward() did not leave this parameter's gradient in its slab.
   void check_gradient(const Tensor& parameter) const;

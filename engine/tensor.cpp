@@ -99,13 +99,18 @@ Tensor Tensor::slice(const std::string& name, const Shape& shape, const Tensor& 
   tensor.info_ = std::make_shared<Info>(*slab.info_);
   tensor.info_->name = name;
   tensor.info_->shape = shape;
-  WRN_CHECK(offset >= 0 && offset + tensor.size() <= slab.size(), "slice {} of {}", name,
-            slab.name());
+  WRN_CHECK(slab.is_persistent() && offset >= 0 && offset + tensor.size() <= slab.size(),
+            "slice {} of {}", name, slab.name());
   tensor.info_->data += static_cast<std::size_t>(offset) * size_of(slab.dtype());
   return tensor;
 }
 
+void Tensor::check_memory() const {
+  WRN_CHECK(info_->data != nullptr || bytes() == 0, "{} has no memory yet", name());
+}
+
 void Tensor::write_bytes(std::span<const std::byte> from) const {
+  check_memory();
   WRN_CHECK(from.size() == bytes(), "{} bytes for {}, which has {}", from.size(), name(), bytes());
   if constexpr (kHasCuda) {
     if (device() == Device::kCuda)
@@ -115,6 +120,7 @@ void Tensor::write_bytes(std::span<const std::byte> from) const {
 }
 
 void Tensor::read_bytes(std::span<std::byte> to) const {
+  check_memory();
   WRN_CHECK(to.size() == bytes(), "{} bytes from {}, which has {}", to.size(), name(), bytes());
   if constexpr (kHasCuda) {
     if (device() == Device::kCuda) return cuda::copy_to_host(to.data(), info_->data, to.size());

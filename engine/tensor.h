@@ -116,6 +116,7 @@ class Tensor {
     std::shared_ptr<Info> parameter_gradient;  // a parameter's place in the gradient slab
     std::shared_ptr<Info> bf16_copy;           // a filter's place in the slab of copies
   };
+  void check_memory() const;
   void write_bytes(std::span<const std::byte> from) const;
   void read_bytes(std::span<std::byte> to) const;
 

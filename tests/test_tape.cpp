@@ -63,6 +63,9 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
   });
   refuses("windows of 3", [&] { average_pool(tape, x, 3); });
   refuses("p = 1", [&] { dropout(tape, x, 1, 0); });
+  const Tensor none = filled("none", {0, 4}, 1), matrix = filled("fc.weight", {2, 4}, 1);
+  refuses("none has no rows", [&] { dropout(tape, none, 0.5F, 0); });
+  refuses("that has rows", [&] { linear(tape, none, matrix, filled("fc.bias", {2}, 1)); });
   refuses("the labels are f32", [&] {
     softmax_cross_entropy(tape, filled("logits", {2, 3}, 1), filled("l", {2}, 1));
   });
@@ -84,13 +87,36 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     refuses("use --device cpu", [] { Tensor::persistent("x", {1}, DType::kF32, Device::kCuda); });
   }
 
+  refuses("keep: a tensor is missing", [&] { tape.keep({}); });
+
   const Tensor y = conv2d(tape, x, w, 1);
   const Tensor seed = filled("seed", y.shape(), 3);
-  refuses("another tape", [&] {
-    Tape other(Mode::kTraining, state, context);
-    relu(other, y);
-  });
+  Tape other(Mode::kTraining, state, context);
+  refuses("another tape", [&] { relu(other, y); });
+  refuses("another tape", [&] { other.keep(y); });
+  refuses("another tape", [&] { other.backward(y, seed); });
+  refuses("slice part of", [&] { Tensor::slice("part", {1}, y, 0); });
+  refuses("slice part of", [&] { Tensor::slice("part", x.shape(), x, 1); });
+  refuses("conv has no memory yet", [&] { static_cast<void>(y.read<float>()); });
+  refuses("12 bytes for x, which has 1024", [&] { x.write<float>(std::vector<float>(3)); });
+  refuses("4 bytes from odd, which has 5",
+          [] { static_cast<void>(Tensor::persistent("odd", {5}, DType::kU8).read<float>()); });
   refuses("a gradient f32 [1]", [&] { tape.backward(y, filled("seed", {1}, 3)); });
+}
+
+TEST_CASE("a loss is the end of its tape") {
+  Context context;
+  const RunState state;
+  const Tensor logits = with_gradient(filled("logits", {2, 3}, 1)),
+               labels = Tensor::persistent("labels", {2}, DType::kI32), one = filled("one", {1}, 1);
+  const auto record = [&](bool with_op, const Tensor& seed) {
+    Tape tape(Mode::kTraining, state, context);
+    const Tensor loss = softmax_cross_entropy(tape, logits, labels);
+    tape.backward(with_op ? add(tape, loss, loss) : loss, seed);
+  };
+  REQUIRE_NOTHROW(record(false, {}));
+  require_error([&] { record(false, one); }, "a seed of one's own");
+  require_error([&] { record(true, one); }, "a seed of one's own");
 }
 
 TEST_CASE("backward happens once, in training, before the end") {
@@ -100,7 +126,7 @@ TEST_CASE("backward happens once, in training, before the end") {
   const Tensor w = with_gradient(filled("conv.weight", {8, 3, 3, 8}, 2));
   const Tensor unused = with_gradient(filled("unused.weight", {8}, 2));
   Tape tape(Mode::kTraining, state, context);
-  const Tensor y = conv2d(tape, x, w, 1);
+  const Tensor data = relu(tape, x), y = conv2d(tape, data, w, 1);
   const Tensor seed = filled("seed", y.shape(), 3);
   tape.backward(y, seed);
   require_error([&] { tape.backward(y, seed); }, "second backward");
@@ -108,8 +134,12 @@ TEST_CASE("backward happens once, in training, before the end") {
   require_error([&] { tape.check_gradient(unused); }, "unused.weight gets no gradient in its slab");
   // x is data: nobody asked for its gradient, so nothing computes it.
   REQUIRE(!tape.gradient(x));
+  REQUIRE(!tape.gradient(data));
+  require_error([&] { relu(tape, y); }, "behind the backward pass");
   Program program = tape.finish();
   require_error([&] { relu(tape, x); }, "finished");
+  require_error([&] { tape.keep(y); }, "finished");
+  require_error([&] { program.run(context); }, "is not bound");
   require_error([&] { tape.finish(); }, "finished");
   require_error([&] { static_cast<void>(program.read(y)); }, "was not kept");
 

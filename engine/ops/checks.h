@@ -18,7 +18,7 @@ inline void check_image(const char* op, const Tape& tape, const Tensor& x) {
   WRN_CHECK(x.dtype() == tape.image_dtype(), "{}: {} is {} and not {}, as precision {} has it", op,
             x.name(), name_of(x.dtype()), name_of(tape.image_dtype()),
             name_of(tape.context().precision()));
-  WRN_CHECK(!x.shape().empty(), "{}: {} has no rows", op, x.name());
+  WRN_CHECK(!x.shape().empty() && x.dim(0) > 0, "{}: {} has no rows", op, x.name());
 }
 
 inline void check_image(const char* op, const Tape& tape, const Tensor& x, std::size_t rank) {

@@ -4,7 +4,8 @@
 namespace wrn {
 
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& w, const Tensor& b) {
-  WRN_CHECK(x && x.dtype() == DType::kF32 && !x.shape().empty(), "linear takes an f32 tensor");
+  WRN_CHECK(x && x.dtype() == DType::kF32 && !x.shape().empty() && x.dim(0) > 0,
+            "linear takes an f32 tensor that has rows");
   check_f32("linear", w, 2);
   const std::int64_t rows = x.dim(0);
   check_shape("linear", w, {w.dim(0), x.size() / rows});

@@ -35,7 +35,11 @@ Tensor softmax_cross_entropy(Tape& tape, const Tensor& logits, const Tensor& lab
                                             loss.data<float>(), dlogits.data<float>(),
                                             metrics.data<Metrics>(), rows, classes, context));
              }});
-  tape.on_backward([=, &tape] { tape.add_gradient(logits, dlogits); });
+  tape.on_backward([=, &tape] {
+    WRN_CHECK(!tape.gradient(loss),
+              "softmax_cross_entropy: an op or a seed of one's own behind it");
+    tape.add_gradient(logits, dlogits);
+  });
   return loss;
 }
 
