@@ -1,8 +1,10 @@
 // The grammar of names, and the paper's parameter counts.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "catch.h"
+#include "engine/checkpoint.h"
 #include "models/wide_resnet.h"
 
 using namespace wrn;
@@ -86,8 +88,10 @@ TEST_CASE("what is wrong with a name is said") {
     }
   }
   WideResNetSpec spec;
-  spec.dropout = 1;
-  REQUIRE_THROWS_AS(spec.blocks(), Error);
+  for (const float dropout : {1.0F, -0.1F, NAN}) {
+    spec.dropout = dropout;
+    REQUIRE_THROWS_AS(spec.blocks(), Error);
+  }
   spec.dropout = 0;
   spec.classes = 1;
   REQUIRE_THROWS_AS(spec.blocks(), Error);
@@ -129,8 +133,80 @@ TEST_CASE("initialisation: the paper's deviations, one seed one network") {
   }
   REQUIRE(deviation(again.parameters().at("bn1.weight")) ==
           Approx(std::sqrt(1 / 3.0)).epsilon(0.1));
+  // A draw is of one weight: neither its neighbour nor another layer has it.
+  const Tensor first = model.parameters().at("block2.layer.0.conv2.weight"),
+               next = model.parameters().at("block2.layer.1.conv1.weight");
+  std::int64_t same = 0;
+  for (std::int64_t i = 1; i < first.size(); ++i) {
+    const float value = first.data<float>()[i];
+    same += value == first.data<float>()[i - 1] || value == next.data<float>()[i] ? 1 : 0;
+  }
+  REQUIRE(same < first.size() / 1000);
+  for (const Tensor& x : {first, model.parameters().at("fc.weight")}) {
+    INFO(x.name());
+    const double sum = std::accumulate(x.data<float>(), x.data<float>() + x.size(), 0.0);
+    REQUIRE(std::abs(sum / static_cast<double>(x.size())) < 0.05 * deviation(x));
+  }
+  const Tensor momentum = again.parameters().all().front().momentum;
+  momentum.write<float>(std::vector<float>(static_cast<std::size_t>(momentum.size()), 1));
   again.initialise(2);
+  REQUIRE(momentum.read<float>() ==
+          std::vector<float>(static_cast<std::size_t>(momentum.size()), 0));
   REQUIRE(model.parameters().at("fc.weight").data<float>()[0] !=
           again.parameters().at("fc.weight").data<float>()[0]);
   REQUIRE_THROWS_AS(model.parameters().at("fc.wait"), Error);
+}
+
+TEST_CASE("a model's state is imported as it was exported, or not at all") {
+  WideResNet model(parse_model("wrn-10-1"));
+  model.initialise(1);
+  const Parameters& ours = model.parameters();
+  ours.momenta().write<float>(ours.values().read<float>());
+  Safetensors whole;
+  whole.file = "FILE";
+  export_state(ours, 123, true, whole);
+  REQUIRE(whole.at("bn1.num_batches_tracked").as<std::int64_t>()[0] == 123);
+  REQUIRE(whole.at("conv1.weight").shape == std::vector<std::int64_t>{16, 3, 3, 3});
+
+  WideResNet other(parse_model("wrn-10-1"));
+  other.initialise(2);
+  const Parameters& theirs = other.parameters();
+  const std::vector<float> before = theirs.values().read<float>();
+  const auto refuses = [&](const Safetensors& file, bool optimiser, const std::string& message) {
+    try {
+      import_state(file, optimiser, theirs);
+      FAIL("accepted");
+    } catch (const Error& error) {
+      REQUIRE(std::string(error.what()).starts_with(message));
+    }
+    REQUIRE(theirs.values().read<float>() == before);
+  };
+  const auto with = [&](const std::string& name, const SafetensorsEntry& entry) {
+    Safetensors file = whole;
+    std::erase_if(file.tensors, [&](const auto& each) { return each.first == name; });
+    file.tensors.emplace_back(name, entry);
+    return file;
+  };
+  const auto entry = [](const Shape& shape, std::size_t size) {
+    return SafetensorsEntry::make<float>(shape, std::vector<float>(size));
+  };
+  const std::vector<double> doubles(10);
+  refuses(with("fc.bias", entry({11}, 11)), false,
+          "FILE: fc.bias has the shape [11], this model needs [10]");
+  refuses(with("conv1.weight", entry({16, 3, 3, 2}, 288)), false,
+          "FILE: conv1.weight has the shape [16,3,3,2], this model needs [16,3,3,3]");
+  refuses(with("fc.bias", SafetensorsEntry::make<double>({10}, doubles)), false,
+          "a tensor is of dtype \"F64\" where F32 is needed");
+  refuses(with("bn2.weight", entry({10}, 10)), false, "FILE: this model has no bn2.weight");
+  Safetensors weights;
+  weights.file = "FILE";
+  export_state(ours, 0, false, weights);
+  refuses(weights, true, "FILE has no tensor \"optimizer.conv1.weight\"");
+
+  const std::vector<float> momenta = theirs.momenta().read<float>();
+  import_state(with("whitening.mean", entry({2}, 2)), false, theirs);  // optimizer.* is left alone
+  REQUIRE(theirs.values().read<float>() == ours.values().read<float>());
+  REQUIRE(theirs.momenta().read<float>() == momenta);
+  import_state(whole, true, theirs);
+  REQUIRE(theirs.momenta().read<float>() == ours.momenta().read<float>());
 }
