@@ -192,6 +192,10 @@ TEST_CASE("Tensors come in the order of their data, however the header lists the
   const auto path = put(directory / "file", file_of(header, "zzaa"));
   const Safetensors read = read_safetensors(path);
   REQUIRE(read.tensors[0].first == "z");
+  const std::string empty_last = R"({"a":{"data_offsets":[0,2],"shape":[2],"dtype":"U8"},)"
+                                 R"("empty":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}  )";
+  REQUIRE(read_safetensors(put(directory / "file", file_of(empty_last, "aa"))).tensors[0].first ==
+          "empty");
   REQUIRE(read.at("a").as<std::uint8_t>()[1] == 'a');
 }
 
