@@ -1,5 +1,7 @@
 // What is read off a recorded Program: the dtypes of its tensors, refused where they are wrong, and
 // the costs of its steps, against counts by hand.
+#include <omp.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -325,6 +327,15 @@ TEST_CASE("the CPU computes in fp32 only") {
   for (const Precision precision : {Precision::kTf32, Precision::kBf16}) {
     CHECK_FALSE(supports(Device::kCpu, precision));
     CHECK_THROWS_AS(Context(Device::kCpu, 1, precision), Error);
+  }
+}
+
+TEST_CASE("a Context on the CPU has as many threads as it is given, or as there are cores") {
+  CHECK_THROWS_AS(Context(Device::kCpu, -1), Error);
+  for (const int threads : {3, 0}) {
+    const Context context(Device::kCpu, threads);
+    CHECK(context.threads() == (threads > 0 ? threads : usable_cores()));
+    CHECK(omp_get_max_threads() == context.threads());
   }
 }
 
