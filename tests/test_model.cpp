@@ -5,6 +5,7 @@
 
 #include "catch.h"
 #include "engine/checkpoint.h"
+#include "kernels/bf16.h"
 #include "models/wide_resnet.h"
 
 using namespace wrn;
@@ -95,6 +96,25 @@ TEST_CASE("what is wrong with a name is said") {
   spec.dropout = 0;
   spec.classes = 1;
   REQUIRE_THROWS_AS(spec.blocks(), Error);
+}
+
+TEST_CASE("in the slabs the last parameter comes first, and each begins at 64 elements") {
+  const WideResNet model(parse_model("wrn-10-1"), Device::kCpu, Precision::kBf16);
+  const Parameters& p = model.parameters();
+  const float* after = p.values().data<float>();
+  for (auto each = p.all().rbegin(); each != p.all().rend(); ++each) {
+    INFO(each->name());
+    const auto offset = each->value.data<float>() - p.values().data<float>();
+    REQUIRE((offset % 64 == 0 && each->value.data<float>() - after < 64));
+    REQUIRE(each->gradient.data<float>() - p.gradients().data<float>() == offset);
+    REQUIRE(each->momentum.data<float>() - p.momenta().data<float>() == offset);
+    const Tensor copy = each->value.bf16_copy();
+    REQUIRE((!copy || copy.data<bf16>() - p.bf16_copies().data<bf16>() == offset));
+    after = each->value.data<float>() + each->value.size();
+  }
+  std::size_t buffers = 0;
+  for (const Tensor& buffer : p.buffers()) buffers += buffer.bytes();
+  REQUIRE(p.bytes() == static_cast<std::size_t>(p.values().size()) * (4 + 4 + 4 + 2) + buffers);
 }
 
 TEST_CASE("initialisation: the paper's deviations, one seed one network") {
