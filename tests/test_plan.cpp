@@ -406,21 +406,26 @@ TEST_CASE("a wrong dtype is refused when it is recorded") {
   }
 }
 
-TEST_CASE("fused ops are refused where there are none, or without statistics") {
+TEST_CASE("fused ops are refused where there are none, without statistics or another shortcut") {
   const RunState state;
-  const auto record = [&](Precision precision, Mode mode, bool measured) {
+  const auto record = [&](Precision precision, Mode mode, bool measured, int images = 2,
+                          DType dtype = DType::kBF16) {
     Context context = Context::for_plans(precision);
     Tape tape(mode, state, context);
     const Parameters parameters({{"a.weight", {4, 3, 3, 4}}, {"b.weight", {4}}}, {}, Device::kCpu,
                                 precision);
     const Tensor filters = parameters.at("a.weight"), channels = parameters.at("b.weight"),
                  x = Tensor::persistent("x", {2, 8, 8, 4}, tape.image_dtype());
-    const PreactConv p{.norm = {channels, channels, channels, channels}, .filters = filters};
-    Shortcut shortcut{x};
+    const PreactConv p{.norm = {channels, channels, channels, channels},
+                       .filters = filters,
+                       .adds_shortcut = true};
+    Shortcut shortcut{Tensor::persistent("shortcut", {images, 8, 8, 4}, dtype)};
     preact_conv(tape, measured ? conv2d_measured(tape, x, filters, 1) : Measured(x), shortcut, p);
   };
   CHECK_NOTHROW(record(Precision::kBf16, Mode::kTraining, true));
-  CHECK_NOTHROW(record(Precision::kTf32, Mode::kTraining, true));
+  CHECK_NOTHROW(record(Precision::kTf32, Mode::kTraining, true, 2, DType::kF32));
+  CHECK_THROWS_AS(record(Precision::kBf16, Mode::kTraining, true, 1), Error);
+  CHECK_THROWS_AS(record(Precision::kBf16, Mode::kTraining, true, 2, DType::kF32), Error);
   CHECK_THROWS_AS(record(Precision::kBf16, Mode::kTraining, false), Error);
   for (const bool measured : {false, true}) {
     CHECK_THROWS_AS(record(Precision::kFp32, Mode::kTraining, measured), Error);

@@ -74,6 +74,18 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     const Tensor y = relu(tape, x);
     tape.step({.name = "again", .reads = {x}, .writes = {y}});
   });
+  refuses("labels has the shape [3] and not [2]", [&] {
+    softmax_cross_entropy(tape, filled("logits", {2, 3}, 1), filled("labels", {3}, 1));
+  });
+  refuses("fc.bias has the shape [3] and not [2]", [&] {
+    linear(tape, filled("rows", {5, 4}, 1), matrix, filled("fc.bias", {3}, 1));
+  });
+  const Tensor eight = filled("eight", {8}, 1), six = filled("six", {6}, 1);
+  for (const BatchNorm& norm :
+       {BatchNorm{six, eight, eight, eight}, BatchNorm{eight, six, eight, eight},
+        BatchNorm{eight, eight, six, eight}, BatchNorm{eight, eight, eight, six}}) {
+    refuses("six has the shape [6] and not [8]", [&] { batch_norm(tape, x, norm); });
+  }
   const Tensor mean = filled("mean", {8}, 1), running = filled("bn.running_mean", {8}, 2);
   refuses("bn.running_mean is updated twice", [&] {
     for (int i = 0; i < 2; ++i)

@@ -164,6 +164,7 @@ Measured preact_conv(Tape& tape, const Measured& x, Shortcut& shortcut, const Pr
   const Projected projected{added.projection, added.projection ? added.projection->x : Tensor()};
   if (p.adds_shortcut) {
     const auto& s = conv.shape;
+    check_image("preact_conv", tape, added.image);
     check_shape("preact_conv", added.image, {s.n, s.p(), s.q(), s.k});
   }
   const Measured y = record_measured_fprop(tape, conv, projected, residual);
