@@ -2,6 +2,7 @@
 // projection. For a random r and a random direction v, the derivative of r . f(x + t v) at t = 0 is
 // taken from the oracle by central differences and compared with v . gradient.
 #include <functional>
+#include <map>
 #include <numeric>
 #include <random>
 
@@ -91,7 +92,9 @@ void check(const Case& c, const RunState& state = RunState(device)) {
     values.push_back(random_values(static_cast<std::size_t>(inputs[i].size()), generator));
     set(inputs[i], values[i]);
   }
-  Context context(device);
+  // One for all cases: what it keeps for one shape must not be taken for another.
+  static std::map<Device, Context> contexts;
+  Context& context = contexts.try_emplace(device, device).first->second;
   Tape tape(Mode::kTraining, state, context);
   const Tensor y = c.record(tape, inputs);
   const Tensor seed = persistent("seed", y.shape());
@@ -105,7 +108,8 @@ void check(const Case& c, const RunState& state = RunState(device)) {
     REQUIRE(gradients.back());
     tape.keep(gradients.back());
   }
-  Program program = tape.finish();
+  // Separate, so that every step finds NaNs in its outputs and in its workspace.
+  Program program = tape.finish().placed(Placing::kSeparate);
   const Tensor arena = run_poisoned(program, context);
 
   const std::vector<float> got = program.read(y);
@@ -161,9 +165,11 @@ TEST_CASE("convolutions of every direction, size and stride") {
   for (const int r : {1, 3})
     for (const int stride : {1, 2})
       for (const auto& [n, hw, c, k] : std::vector<std::array<int, 4>>{
-               {3, 8, 3, 16}, {1, 7, 16, 20}, {2, 9, 20, 3}, {1, 4, 32, 64}, {2, 1, 8, 8}}) {
+               {3, 8, 3, 16}, {1, 7, 16, 20}, {2, 9, 20, 3}, {1, 4, 64, 64}, {2, 1, 8, 8}}) {
         check(conv_case({n, hw, hw == 7 ? 5 : hw, c, k, r, stride}));
       }
+  // Large enough for cpu/conv.cpp to have images copied to other layouts, in each direction.
+  if (device == Device::kCpu) check(conv_case({1, 16, 16, 64, 64, 3, 1}));
 }
 
 TEST_CASE("batch norm, alone and with a ReLU") {
@@ -178,6 +184,16 @@ TEST_CASE("batch norm, alone and with a ReLU") {
              return batch_norm_relu(tape, in[0], norm(in[1], in[2]));
            },
            [](const auto& v) { return oracle::relu(oracle::batch_norm(v[0], v[1], v[2])); }});
+    check({"batch_norm of another epsilon " + to_string(shape), inputs,
+           [](Tape& tape, const auto& in) {
+             BatchNorm other = norm(in[1], in[2]);
+             other.epsilon = 0.1F;
+             return batch_norm(tape, in[0], other);
+           },
+           [](const auto& v) {
+             return oracle::normalise(v[0], oracle::statistics(v[0], v[1].size()), v[1], v[2],
+                                      0.1F);
+           }});
   }
 }
 
@@ -220,6 +236,22 @@ TEST_CASE("ReLU and residual sum") {
          [](const auto& v) {
            return oracle::add(oracle::add(oracle::relu(v[0]), v[0]), oracle::relu(v[0]));
          }});
+}
+
+TEST_CASE("a NaN goes through a ReLU") {
+  device = each_device();
+  Context context(device);
+  const RunState state(device);
+  const Tensor x = persistent("x", {3});
+  set(x, {NAN, -1, 1});
+  Tape tape(Mode::kInference, state, context);
+  const Tensor y = relu(tape, x);
+  tape.keep(y);
+  Program program = tape.finish();
+  const Tensor arena = run_poisoned(program, context);
+  const std::vector<float> got = program.read(y);
+  REQUIRE(std::isnan(got[0]));
+  REQUIRE((got[1] == 0 && got[2] == 1));
 }
 
 TEST_CASE("dropout") {
