@@ -68,10 +68,10 @@ Buffer::Buffer(std::size_t bytes, const std::string& what, Device device)
   const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
   // Linux grants more than there is, and kills the process that then uses it.
   const std::size_t available = available_memory(device);
-  if (rounded <= available) {
+  if (bytes <= available) {
     data_.reset(static_cast<std::byte*>(std::aligned_alloc(kAlignment, rounded)));  // NOLINT
   }
-  if (data_ == nullptr && rounded > 0) {
+  if (data_ == nullptr && bytes > 0) {
     throw Error(fmt::format("out of memory: {:.1f} MiB for {}, {:.1f} MiB are free; take a smaller "
                             "model or batch",
                             static_cast<double>(bytes) / 0x1p20, what,

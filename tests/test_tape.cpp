@@ -107,6 +107,7 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
   refuses("another tape", [&] { relu(other, y); });
   refuses("another tape", [&] { other.keep(y); });
   refuses("another tape", [&] { other.backward(y, seed); });
+  refuses("MiB for negative", [] { Tensor::persistent("negative", {-1}, DType::kU8); });
   refuses("slice part of", [&] { Tensor::slice("part", {1}, y, 0); });
   refuses("slice part of", [&] { Tensor::slice("part", x.shape(), x, 1); });
   refuses("conv has no memory yet", [&] { static_cast<void>(y.read<float>()); });
