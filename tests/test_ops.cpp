@@ -463,6 +463,8 @@ TEST_CASE("running statistics take the unbiased variance, and nothing once a los
   const float before = running_mean[0];
   cpu::update_running_statistics({norm}, &metrics, context);
   REQUIRE(running_mean[0] == before);
+  const RunningStatistics one_row{mean, variance, running_mean, running_variance, 2, 1, 0.1F};
+  REQUIRE_THROWS_AS(cpu::update_running_statistics({one_row}, &metrics, context), Error);
 }
 
 TEST_CASE("batch norm in inference uses the running statistics") {
