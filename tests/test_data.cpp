@@ -1,5 +1,5 @@
 // data/: the CIFAR readers and each of their errors, statistics, orders and splits, and the
-// synthetic set.
+// synthetic set. And how a batch is loaded and augmented on the CPU.
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <set>
 #include <string>
@@ -22,6 +23,7 @@
 #include "data/dataset.h"
 #include "data/order.h"
 #include "data/synthetic.h"
+#include "kernels/augment.h"
 #include "kernels/error.h"
 #include "kernels/kernels.h"
 #include "kernels/philox.h"
@@ -404,6 +406,79 @@ TEST_CASE("An epoch's order sorts Philox keys, and is another every epoch") {
   REQUIRE(epoch_order(0, seed, 0).empty());
   // Fixed for good: an old run must resume in a new version.
   REQUIRE(epoch_order(10, 1, 0) == std::vector<std::int32_t>{6, 5, 1, 0, 2, 4, 7, 8, 3, 9});
+}
+
+namespace {
+
+/// The pixels of a line with four more on each side, by reflection: 4 3 2 1 0 1 ... 31 30 29 28 27.
+int padded(int i) { return i < 4 ? 4 - i : i < 36 ? i - 4 : 66 - i; }
+
+}  // namespace
+
+TEST_CASE("An augmented image is flipped, padded by reflection and cropped, in this order") {
+  for (int place = 0; place <= 8; ++place) {
+    for (int i = 0; i < kImageSide; ++i) {
+      REQUIRE(Augmentation{false, place, 4}.source_row(i) == padded(place + i));
+      REQUIRE(Augmentation{false, 4, place}.source_column(i) == padded(place + i));
+      REQUIRE(Augmentation{true, 4, place}.source_column(i) == 31 - padded(place + i));
+    }
+  }
+}
+
+TEST_CASE("Half the images are flipped, and all places of the crop are as likely") {
+  constexpr int kImages = 8100;
+  int flips = 0, same = 0;
+  std::map<std::pair<int, int>, int> places;
+  for (int image = 0; image < kImages; ++image) {
+    const Augmentation how = draw_augmentation(1, 0, image), next = draw_augmentation(1, 1, image);
+    flips += how.flip ? 1 : 0;
+    ++places[{how.down, how.right}];
+    same += how.down == next.down && how.right == next.right ? 1 : 0;
+  }
+  // Within five standard deviations.
+  REQUIRE(std::abs(flips - kImages / 2) < 225);
+  REQUIRE(places.size() == 81);
+  for (const auto& [place, count] : places) {
+    CAPTURE(place.first, place.second, count);
+    REQUIRE((place.first >= 0 && place.first <= 8 && place.second >= 0 && place.second <= 8));
+    REQUIRE(std::abs(count - 100) < 50);
+  }
+  REQUIRE(std::abs(same - 100) < 50);
+}
+
+TEST_CASE("A batch is of the images of the order from the first one on, and of padding") {
+  const int images = 3, rows = 4;
+  std::vector<float> pixels(images * kImageBytes);
+  std::iota(pixels.begin(), pixels.end(), 0.0F);
+  const std::vector<std::uint8_t> image_labels = {7, 8, 9};
+  const std::vector<std::int32_t> order = {0, 0, 2, -1, 1, 0};
+  StepState state{};
+  state.seed = 5;
+  state.epoch = 3;
+  state.first = 2;
+  Context context;
+  for (const bool augment : {false, true}) {
+    std::vector<float> x(rows * kImageBytes, NAN);
+    std::vector<std::int32_t> labels(rows, 99);
+    cpu::load_images(pixels.data(), image_labels.data(), order.data(), x.data(), labels.data(),
+                     rows, {{1, 2, 3}, {1, 2, 4}}, augment, &state, context);
+    REQUIRE(labels == std::vector<std::int32_t>{9, -1, 8, 7});
+    std::size_t i = 0;
+    for (int row = 0; row < rows; ++row) {
+      const int image = order[static_cast<std::size_t>(row) + 2];
+      const Augmentation how = augment ? draw_augmentation(5, 3, image) : Augmentation();
+      for (int y = 0; y < kImageSide; ++y)
+        for (int z = 0; z < kImageSide; ++z)
+          for (int c = 0; c < 3; ++c, ++i) {
+            const int column = padded(z + how.right);
+            const int pixel = (image * kImageSide + padded(y + how.down)) * kImageSide +
+                              (how.flip ? 31 - column : column);
+            const float raw = static_cast<float>(3 * pixel + c);
+            const float expected = (raw - static_cast<float>(c + 1)) / (c == 2 ? 4 : c + 1);
+            if (x[i] != (image < 0 ? 0 : expected)) FAIL(row << " " << y << " " << z << " " << c);
+          }
+    }
+  }
 }
 
 TEST_CASE("A validation split is drawn by the seed, and both its lists ascend") {
