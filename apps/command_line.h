@@ -23,7 +23,7 @@ inline CLI::Validator whole(std::uint64_t low, std::uint64_t high) {
     const auto [stop, error] = std::from_chars(text.data(), end, value);
     const bool decimal = error == std::errc() && stop == end && (text[0] != '0' || text == "0");
     if (decimal && low <= value && value <= high) return "";
-    return fmt::format("{} is no whole number from {} to {}", text, low, high);
+    return fmt::format("'{}' is no whole number from {} to {}", text, low, high);
   };
   return {check, fmt::format("{} to {}", low, high)};
 }

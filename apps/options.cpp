@@ -66,13 +66,15 @@ struct ModelParts {
 
 constexpr int kMostImages = INT_MAX;
 
-/// Epochs, or the word none.
-std::vector<int> lr_drops_of(const std::vector<std::string>& words) {
-  if (words == std::vector<std::string>{"none"}) return {};
+/// Epochs with a comma between any two, or the word none.
+std::vector<int> lr_drops_of(const std::string& text) {
+  if (text == "none") return {};
   std::vector<int> drops;
-  for (const std::string& word : words) {
+  for (std::size_t begin = 0, comma = 0; comma != std::string::npos; begin = comma + 1) {
+    comma = text.find(',', begin);
+    const std::string word = text.substr(begin, comma - begin);
     const std::string wrong = whole(0, kMostEpochs)(word);
-    if (!wrong.empty()) usage("--lr-drops: " + wrong);
+    if (!wrong.empty()) usage(fmt::format("--lr-drops {}: {}", text, wrong));
     drops.push_back(std::stoi(word));
   }
   return drops;
@@ -237,14 +239,12 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
       ->capture_default_str()
       ->group(training);
   app.add_option("--lr", s.lr, "learning rate")->capture_default_str()->group(training);
-  std::vector<std::string> lr_drops;
+  std::string lr_drops;
   auto* lr_drops_option =
       app.add_option("--lr-drops", lr_drops,
                      "epochs (from 0) at whose start the rate drops, like 60,120,160, or none")
-          ->delimiter(',')
           ->type_name("EPOCHS")
-          ->group(training)
-          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+          ->group(training);
   app.add_option("--lr-drop-factor", s.lr_drop_factor, "what each drop multiplies the rate by")
       ->capture_default_str()
       ->group(training);
