@@ -5,16 +5,11 @@
 #include <cstdio>
 #include <exception>
 #include <new>
-#include <string>
 
+#include "apps/messages.h"
 #include "kernels/error.h"
 
 namespace wrn {
-
-inline std::string one_line(std::string text) {
-  for (char& c : text) c = c == '\n' || c == '\r' ? ' ' : c;
-  return text;
-}
 
 /// Throws an Error where anything printed so far did not arrive, to a full disk or a closed stdout.
 /// std::cout needs no look of its own: it prints by way of stdout.
@@ -28,7 +23,7 @@ inline void check_stdout() {
 template <typename Body>
 int guarded_main(const char* program, Body body) {
   const auto end = [&](const char* what, Status status) {
-    std::fprintf(stderr, "%s: %s\n", program, one_line(what).c_str());
+    print_error(program, what);
     return static_cast<int>(status);
   };
   try {

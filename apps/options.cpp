@@ -4,9 +4,9 @@
 #include <climits>
 #include <cmath>
 #include <initializer_list>
-#include <iostream>
 
 #include "apps/command_line.h"
+#include "apps/messages.h"
 #include "apps/recipes.h"
 #include "kernels/error.h"
 #include "models/wide_resnet.h"
@@ -403,9 +403,8 @@ Precision resolve_precision(std::string& name, Device device, bool insist) {
 void warn_of_threads(const char* program, int threads) {
   const int cores = usable_cores();
   if (threads <= cores) return;
-  std::cerr << fmt::format(
-      "{}: warning: {} threads on {} {} keep each other waiting: give --threads {}\n", program,
-      threads, cores, cores == 1 ? "core" : "cores", cores);
+  warn(program, fmt::format("{} threads on {} {} keep each other waiting: give --threads {}",
+                            threads, cores, cores == 1 ? "core" : "cores", cores));
 }
 
 Settings resumed_settings(const Settings& saved, const Options& options) {

@@ -69,7 +69,7 @@ std::optional<Precision> precision_named(const std::string& name);
 /// on it, an Error(kUsage).
 Precision resolve_precision(std::string& name, Device, bool insist);
 
-/// A line on stderr where there are more threads than cores that the process may use.
+/// Warns where there are more threads than cores that the process may use.
 void warn_of_threads(const char* program, int threads);
 
 /// The settings of a checkpoint, changed by those of the command line that may change: where the

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "apps/child_process.h"
+#include "apps/messages.h"
 #include "apps/progress.h"
 #include "apps/recipes.h"
 #include "apps/table_pages.h"
@@ -177,11 +178,12 @@ void TableRunner::list_jobs(const std::vector<PaperTable>& tables) {
   }
   for (const auto& [dataset, runs] : missing) {
     left_out_ += runs;
-    std::cerr << fmt::format(
-        "wrn_tables: {} is not in {}, so {} left out: get it with {}, or say where it is with "
-        "--data-path\n",
-        dataset, fmt::join(options_.data_paths, ", "),
-        runs_text(runs) + (runs == 1 ? " is" : " are"), data_kind(dataset).script);
+    print_error(
+        "wrn_tables",
+        fmt::format("{} is not in {}, so {} left out: get it with {}, or say where it is with "
+                    "--data-path",
+                    dataset, fmt::join(options_.data_paths, ", "),
+                    runs_text(runs) + (runs == 1 ? " is" : " are"), data_kind(dataset).script));
   }
 }
 
@@ -296,7 +298,7 @@ Outcome TableRunner::train(Job& job, const std::string& label, int log) {
                           ? fmt::format("its files are broken: remove {} and run again",
                                         job.files.directory.string())
                           : failure_of(*child.status(), job.files.log, begin);
-  std::cerr << fmt::format("wrn_tables: {}: {}\n", job.name, job.state.failure);
+  print_error("wrn_tables", fmt::format("{}: {}", job.name, job.state.failure));
   write_file_atomically(job.files.failed, job.state.failure + "\n");
   return Outcome::kFailed;
 }

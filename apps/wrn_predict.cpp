@@ -11,6 +11,7 @@
 #include "apps/classifier.h"
 #include "apps/command_line.h"
 #include "apps/guarded_main.h"
+#include "apps/messages.h"
 #include "data/cifar.h"
 #include "data/image_file.h"
 
@@ -155,7 +156,7 @@ int run(int argc, char** argv) {
       read = read_file(file, classifier.checkpoint());
     } catch (const Error& error) {
       if (error.status != Status::kRuntime) throw;
-      std::cerr << "wrn_predict: " << one_line(error.what()) << '\n';
+      print_error("wrn_predict", error.what());
       status = static_cast<int>(Status::kRuntime);
     }
     for (std::size_t i = 0; i < read.origins.size(); ++i) {

@@ -14,6 +14,7 @@
 #include <iostream>
 
 #include "apps/guarded_main.h"
+#include "apps/messages.h"
 #include "apps/options.h"
 #include "apps/plan.h"
 #include "apps/progress.h"
@@ -42,8 +43,6 @@ void install_signal_handlers() {
   // A write beyond a file size limit then fails like one to a full disk.
   std::signal(SIGXFSZ, SIG_IGN);
 }
-
-void warn(const std::string& what) { std::cerr << fmt::format("wrn_train: warning: {}\n", what); }
 
 /// As a word of a shell's command.
 std::string shell_word(const std::string& text) {
@@ -106,7 +105,8 @@ Normalisation normalisation_of(const Settings& settings, const Dataset& train) {
 
 std::optional<Whitening> whitening_of(const Settings& settings, const Dataset& train) {
   if (settings.preprocess != "zca") return std::nullopt;
-  return cached_whitening(settings.data_path, train.images, kImageBytes, warn);
+  return cached_whitening(settings.data_path, train.images, kImageBytes,
+                          [](const std::string& what) { warn("wrn_train", what); });
 }
 
 nlohmann::json config_of(const Checkpoint& checkpoint, const Data& data, const Trainer& trainer,
@@ -264,7 +264,7 @@ Data data_of(Checkpoint& checkpoint, const std::optional<Settings>& begun, bool 
           "not {}",
           settings.data_path, data_checksum, checkpoint.data_checksum);
       if (!test_only) throw Error(what);
-      warn(what);
+      warn("wrn_train", what);
     }
   } else {
     checkpoint.classes = data.train.classes();
@@ -364,13 +364,14 @@ int run(const Options& options) {
   settings.threads = context.threads();
   if (device == Device::kCpu) warn_of_threads("wrn_train", settings.threads);
   if (saved && settings.threads != begun->threads) {
-    warn(
-        fmt::format("resuming with {} threads a run begun with {}: the results will differ in "
-                    "their last digits",
-                    settings.threads, begun->threads));
+    warn("wrn_train",
+         fmt::format("resuming with {} threads a run begun with {}: the results will differ in "
+                     "their last digits",
+                     settings.threads, begun->threads));
   }
   if (saved && (settings.device != begun->device || settings.precision != begun->precision)) {
-    warn(fmt::format("resuming on {} in {} a run begun on {} in {}: the results will differ",
+    warn("wrn_train",
+         fmt::format("resuming on {} in {} a run begun on {} in {}: the results will differ",
                      settings.device, settings.precision, begun->device, begun->precision));
   }
 

@@ -137,6 +137,9 @@ class TestOutputDirectory(harness.SystemTest):
         result = self.run_program("--test-only", "--resume", best, "--data-path", other)
         self.assertEqual(result.status, 0, result)
         self.assertRegex(result.err, rf"\Awrn_train: warning: [^\n]*{other}[^\n]*checksum[^\n]*\n\Z")
+        (self.dir / "two\nlines").symlink_to(other)
+        result = self.run_program("--test-only", "--resume", best, "--data-path", "two\nlines")
+        self.assertRegex(result.err, r"\Awrn_train: warning: [^\n]* two lines [^\n]*\n\Z")
 
     def test_synthetic_data_is_drawn_for_new_runs_only(self):
         """Any other run was begun on data that is somewhere else."""
