@@ -28,6 +28,18 @@ inline CLI::Validator whole(std::uint64_t low, std::uint64_t high) {
   return {check, fmt::format("{} to {}", low, high)};
 }
 
+/// Checks that a value is a number from `low` to `high`, with which no NaN compares.
+inline CLI::Validator real(double low, double high) {
+  const auto check = [low, high](const std::string& text) -> std::string {
+    double value = 0;
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc() && stop == end && low <= value && value <= high) return "";
+    return fmt::format("'{}' is no number from {} to {}", text, low, high);
+  };
+  return {check, fmt::format("{} to {}", low, high)};
+}
+
 /// Throws where a value is empty, as in --lr "" or --lr=: CLI11 by itself takes that for 0, or for
 /// none.
 inline void check_no_value_is_empty(int argc, const char* const* argv) {

@@ -313,6 +313,7 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
                  "what --plan reckons with: the GPU's matrix rate in TFLOP/s and its memory's in "
                  "TB/s (default for bf16: those measured on an H100)")
       ->expected(2)
+      ->check(real(1e-3, 1e6))
       ->type_name("TFLOPS TBS")
       ->group(running)
       ->needs("--plan");
@@ -357,10 +358,6 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
   if (s.precision == "auto") options.given.erase("precision");
   apply_recipe(s, options.given);
   check(s);
-  for (const double ceiling : options.ceilings) {
-    if (!(std::isfinite(ceiling) && ceiling > 0))
-      usage(fmt::format("--ceilings {}: must be finite, and above 0", ceiling));
-  }
   if (options.test_only && !options.resume && options.import_weights.empty()) {
     usage("--test-only needs weights: give --resume [FILE] or --import-weights FILE");
   }

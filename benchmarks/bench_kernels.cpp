@@ -118,7 +118,7 @@ int parse_and_run(int argc, char** argv) {
   Arguments arguments;
   arguments.add_flags(app);
   app.add_option("--widen", arguments.widen, "The networks' k (1 2 4, on a GPU also 8 10 12)")
-      ->check(CLI::PositiveNumber);
+      ->check(whole(1, 9999));
   app.allow_extras();
   app.footer(
       "Other flags are Google Benchmark's: --benchmark_filter=REGEX, --benchmark_out=FILE, ...");

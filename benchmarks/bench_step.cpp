@@ -13,6 +13,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <climits>
 #include <fstream>
 
 #include "apps/command_line.h"
@@ -175,7 +176,7 @@ int parse_and_run(int argc, char** argv) {
   app.add_option("--model", arguments.model)->capture_default_str();
   app.add_option("--dropout", arguments.dropout)->capture_default_str();
   app.add_option("--runs", arguments.runs, "The median is over so many")
-      ->check(CLI::PositiveNumber)
+      ->check(whole(1, INT_MAX))
       ->capture_default_str();
   app.add_flag("--op-by-op", arguments.op_by_op, "Without fused ops");
   app.add_option("--json", arguments.json, "Where to write every step's time");

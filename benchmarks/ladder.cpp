@@ -18,6 +18,7 @@
 #include "apps/command_line.h"
 #include "apps/guarded_main.h"
 #include "apps/history.h"
+#include "apps/options.h"
 #include "benchmarks/stopwatch.h"
 #include "kernels/error.h"
 #include "kernels/graph.h"
@@ -162,12 +163,12 @@ void write(const Options& options, const nlohmann::json& times, Context& context
 int run(int argc, char** argv) {
   CLI::App app("Times every version of the convolution.", "bench_ladder");
   Options options;
-  app.add_option("--batch", options.batch)->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--batch", options.batch)->check(whole(1, kMostBatch))->capture_default_str();
   app.add_option("--widen", options.widen, "The network's k")
-      ->check(CLI::PositiveNumber)
+      ->check(whole(1, 9999))
       ->capture_default_str();
   app.add_option("--seconds", options.seconds, "For each time")
-      ->check(CLI::NonNegativeNumber)
+      ->check(real(0, 3600))
       ->capture_default_str();
   app.add_option("--only", options.only, "Versions whose name has this, beside v0: v3");
   app.add_option("--json", options.json, "Where to write all times, for ladder_table.py");

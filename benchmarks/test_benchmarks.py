@@ -124,15 +124,22 @@ class TestBenchmarks(unittest.TestCase):
     def test_bad_arguments(self):
         cases = [
                 (["bench_step", "--model", "wrn-11-1"], 2, "depth 11"),
-                (["bench_step", "--runs", "0"], 2, "--runs"),
+                (["bench_step", "--runs", "0"], 2, "--runs: '0' is no whole number from 1 to"),
+                (["bench_step", "--batch-size", "010"], 2, "--batch-size: '010' is no whole number"),
+                (["bench_step", "--threads", "-1"], 2, "--threads: '-1' is no whole number from 0 to"),
+                (["bench_step", "--ceilings", "1", "nan"], 2, "--ceilings: 'nan' is no number from"),
                 (["bench_step", "--device", "cpu", "--precision", "bf16"], 2, "fp32 only"),
                 (["bench_step", "--device", "cpu", "--model", "wrn-10-1", "--runs", 1, *TINY,
                   "--json", "/nowhere/step.json"], 1, "/nowhere/step.json"),
                 (["bench_kernels", "--benchmark_nonsense"], 2, "--benchmark_nonsense"),
-                (["bench_kernels", "--widen", "0"], 2, "--widen")]
+                (["bench_kernels", "--widen", "0"], 2, "--widen: '0' is no whole number")]
+        if "bench_ladder" in PROGRAMS:
+            cases += [(["bench_ladder", "--batch", "0"], 2, "--batch: '0' is no whole number"),
+                      (["bench_ladder", "--widen", "1.5"], 2, "--widen: '1.5' is no whole number"),
+                      (["bench_ladder", "--seconds", "-1"], 2, "--seconds: '-1' is no number from 0 to")]
         if "tune" in PROGRAMS:
             cases += [(["tune", "--model", "wrn-11-1"], 2, "depth 11"),
-                      (["tune", "--rounds", "0"], 2, "--rounds"),
+                      (["tune", "--rounds", "0"], 2, "--rounds: '0' is no whole number"),
                       (["tune", "--commit", "\""], 2, "--commit")]
             if len(DEVICES) == 1:
                 cases += [(["tune"], 1, "GPU")]

@@ -3,6 +3,8 @@
 #include <numeric>
 #include <random>
 
+#include "apps/command_line.h"
+
 namespace wrn {
 namespace {
 
@@ -72,13 +74,13 @@ void StepArguments::add_flags(CLI::App& app) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   app.add_option("--precision", precision, "auto, fp32, tf32 or bf16")
       ->check(CLI::IsMember({"auto", "fp32", "tf32", "bf16"}));
-  app.add_option("--batch-size", batch)->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--threads", threads, "Of the CPU, 0 = all")->check(CLI::NonNegativeNumber);
+  app.add_option("--batch-size", batch)->check(whole(1, kMostBatch))->capture_default_str();
+  app.add_option("--threads", threads, "Of the CPU, 0 = all")->check(whole(0, kMostThreads));
   app.add_option("--ceilings", ceilings,
                  "What the model reckons with, in TFLOP/s and TB/s, without tiles and waves "
                  "(default for bf16 on a Hopper: those measured on an H100 or H200, with both)")
       ->expected(2)
-      ->check(CLI::PositiveNumber);
+      ->check(real(1e-3, 1e6));
 }
 
 Context StepArguments::context() {

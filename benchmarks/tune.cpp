@@ -17,6 +17,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <climits>
 #include <ctime>
 #include <map>
 
@@ -200,10 +201,10 @@ int parse_and_run(int argc, char** argv) {
   app.add_option("--model", arguments.models, "The networks whose convolutions are timed")
       ->capture_default_str();
   app.add_option("--batch-size", arguments.batch)
-      ->check(CLI::PositiveNumber)
+      ->check(whole(1, kMostBatch))
       ->capture_default_str();
   app.add_option("--rounds", arguments.rounds, "The median is over so many")
-      ->check(CLI::PositiveNumber)
+      ->check(whole(1, INT_MAX))
       ->capture_default_str();
   app.add_option("--commit", arguments.commit, "Of this build, for the record")
       ->check([](const std::string& text) -> std::string {
