@@ -17,6 +17,13 @@ namespace wrn {
 
 namespace fs = std::filesystem;
 
+void check_writable(const fs::path& directory, const char* flag) {
+  if (::access(directory.c_str(), W_OK | X_OK) != 0) {
+    fail("cannot write to {}: {}; give another with {}", directory.string(),
+         std::generic_category().message(errno), flag);
+  }
+}
+
 /// On the directory itself. Some file systems have no locks: there it is none.
 struct RunDirectory::Lock {
   explicit Lock(const fs::path& directory)
@@ -69,10 +76,7 @@ void RunDirectory::prepare() {
 }
 
 void RunDirectory::check_writable(bool with_events) const {
-  if (::access(directory_.c_str(), W_OK | X_OK) != 0) {
-    fail("cannot write to {}: {}; give another with -o", directory_.string(),
-         std::generic_category().message(errno));
-  }
+  wrn::check_writable(directory_, "-o");
   const auto in_the_way = [](const fs::path& path, const char* what) {
     fail("{} is in the way: it is {}; move it, or give another -o", path.string(), what);
   };

@@ -15,6 +15,9 @@
 
 namespace wrn {
 
+/// Throws an Error where files cannot be made in the directory, which `flag` names.
+void check_writable(const std::filesystem::path& directory, const char* flag);
+
 class RunDirectory {
  public:
   explicit RunDirectory(std::filesystem::path directory) : directory_(std::move(directory)) {}

@@ -238,10 +238,7 @@ void check_export(const std::filesystem::path& path, const RunDirectory& directo
                 Status::kUsage);
   }
   check_replaceable(path);
-  if (access(parent.c_str(), W_OK | X_OK) != 0) {
-    fail("--export-weights {}: cannot write to {}: {}", path.string(), parent.string(),
-         std::generic_category().message(errno));
-  }
+  check_writable(parent, "--export-weights");
   if (std::filesystem::is_directory(path, error)) {
     fail("--export-weights {}: is a directory; give a file's name", path.string());
   }

@@ -227,9 +227,11 @@ class TestFiles(harness.SystemTest):
         nowhere = self.dir / "nowhere"
         pipe = self.dir / "pipe"
         os.mkfifo(pipe)
-        for path in (nowhere / "weights.safetensors", self.dir, pipe):
+        for path, says in [(nowhere / "weights.safetensors",
+                            [f"cannot write to {nowhere}: No such", "another with --export-weights"]),
+                           (self.dir, self.dir), (pipe, pipe)]:
             self.fail_with(RUNTIME, *self.flags()[4:], "--data-path", nowhere, "-o", self.out,
-                           "--export-weights", path, says=path)
+                           "--export-weights", path, says=says)
             self.assertFalse(self.out.exists())
 
     def test_export_over_the_files_of_a_run(self):
