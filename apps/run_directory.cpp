@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "apps/report.h"
+#include "data/files.h"
 #include "engine/atomic_file.h"
 #include "engine/checkpoint.h"
 #include "engine/descriptor.h"
@@ -24,14 +25,25 @@ void check_writable(const fs::path& directory, const char* flag) {
   }
 }
 
+namespace {
+
+/// Directories of which the empty ones are removed in the end, in this order.
+struct MadeDirectories {
+  ~MadeDirectories() {
+    for (const fs::path& path : paths) ::rmdir(path.c_str());  // fails if anything is in it
+  }
+  std::vector<fs::path> paths;
+};
+
+}  // namespace
+
 /// On the directory itself. Some file systems have no locks: there it is none.
 struct RunDirectory::Lock {
   explicit Lock(const fs::path& directory)
       : descriptor(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {}
-  ~Lock() { ::rmdir(made.c_str()); }  // fails if anything is in it
 
   Descriptor descriptor;
-  fs::path made;  // the directory, where it was not there before
+  MadeDirectories made;  // this one and those above it that were not there before
 };
 
 std::vector<fs::path> RunDirectory::files() const {
@@ -59,8 +71,12 @@ bool RunDirectory::contains(const fs::path& file) const {
 }
 
 void RunDirectory::prepare() {
+  MadeDirectories made;
+  for (fs::path path = directory_; missing(path) && !path.empty(); path = path.parent_path()) {
+    made.paths.push_back(path);
+  }
   std::error_code error;
-  const bool made = fs::create_directories(directory_, error);
+  fs::create_directories(directory_, error);
   if (error || !fs::is_directory(directory_, error)) {
     fail("cannot make the output directory {}: {}; give another with -o", directory_.string(),
          error ? error.message() : "there is a file of that name");
@@ -70,7 +86,7 @@ void RunDirectory::prepare() {
     fail("another wrn_train is at work in {}: wait for its end, or give another -o",
          directory_.string());
   }
-  if (made) lock->made = directory_;
+  lock->made.paths.swap(made.paths);
   lock_ = lock;
   remove_stale_temporaries(directory_);
 }

@@ -40,7 +40,7 @@ class RunDirectory {
 
   /// Makes the directory where there is none, and locks it: until the last copy of this object is
   /// gone, prepare() is an Error in any other process. Removes what a killed process left
-  /// half-written. In the end a directory that it made and that is still empty is removed.
+  /// half-written. In the end the directories that it made are removed, if they are still empty.
   void prepare();
   /// Throws an Error where the directory, or what lies in it, does not let a run write its files.
   void check_writable(bool with_events) const;

@@ -189,6 +189,22 @@ class TestOutputDirectory(harness.SystemTest):
                 self.fail_with(RUNTIME, *self.flags(), "-o", path, says=path)
         self.assertEqual(file.read_text(), "in the way")
 
+    def test_a_run_that_does_not_begin_leaves_no_directory(self):
+        flags = [*self.flags()[4:], "--data-path", self.dir / "nowhere", "-o"]
+        before = sorted(self.dir.iterdir())
+        for path in (self.dir / "a", self.dir / "a" / "b" / "c", "a/b/", "./a/../b/c",
+                     self.dir / "a" / ("x" * 300)):
+            with self.subTest(path):
+                self.fail_with(RUNTIME, *flags, path)
+                self.assertEqual(sorted(self.dir.iterdir()), before)
+        (self.dir / "empty").mkdir()
+        (self.dir / "a").mkdir()
+        (self.dir / "a" / "mine").write_text("")
+        for path in ("empty", "empty/b", "a/b/c"):
+            self.fail_with(RUNTIME, *flags, path)
+        self.assertEqual(list((self.dir / "empty").iterdir()), [])
+        self.assertEqual([path.name for path in (self.dir / "a").iterdir()], ["mine"])
+
 
 class TestBadData(harness.SystemTest):
     def setUp(self):
