@@ -17,6 +17,7 @@
 #include "apps/messages.h"
 #include "apps/options.h"
 #include "apps/plan.h"
+#include "apps/predictions.h"
 #include "apps/progress.h"
 #include "apps/run_directory.h"
 #include "apps/trainer.h"
@@ -222,6 +223,16 @@ void protect_runs(const Options& options, const RunDirectory& directory,
   }
 }
 
+/// Whether the file is of a network that says the same of the same images.
+bool holds(const std::filesystem::path& file, const Predictions& predictions) {
+  try {
+    const Predictions there = read_predictions(file);
+    return there.labels == predictions.labels && there.predicted == predictions.predicted;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 /// Refuses a place where weights cannot be exported to, or would cost a run a file, or `source`,
 /// from where they come.
 void check_export(const std::filesystem::path& path, const RunDirectory& directory,
@@ -391,9 +402,17 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
-    if (writes && std::isfinite(result->loss)) {
-      write_predictions(directory.predictions(),
-                        predictions_of(data.test, result->answers, checkpoint.position.epoch));
+    if (!options.output_dir.empty() && std::isfinite(result->loss)) {
+      const Predictions predictions =
+          predictions_of(data.test, result->answers, checkpoint.position.epoch);
+      if (writes) {
+        write_predictions(directory.predictions(), predictions);
+      } else if (options.resume != "" && !holds(directory.predictions(), predictions)) {
+        // Had --resume no FILE, -o would be no more than the name of the run, which has its own.
+        warn("wrn_train", fmt::format("{} holds other predictions than these, and stays as it is: "
+                                      "give another -o for these",
+                                      directory.predictions().string()));
+      }
     }
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
   } else if (finished) {

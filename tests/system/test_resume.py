@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
@@ -224,9 +225,26 @@ class TestOtherRuns(harness.SystemTest):
         self.assertEqual(predictions.read_bytes(),
                          (self.finished / "predictions.safetensors").read_bytes())
         alone = self.dir / "alone"
-        for _ in range(2):  # the second time it keeps those of the first
-            self.succeed("--test-only", "--resume", self.begun / CHECKPOINT, "-o", alone)
+        test = ["--test-only", "--resume", self.begun / CHECKPOINT, "-o", alone]
+        for batch in (10, 7):  # the second time they are there
+            self.succeed(*test, "-b", batch)
         self.assertEqual([path.name for path in alone.iterdir()], [predictions.name])
+        # Of other images, or another network, they stay too, and that is said.
+        self.warn_of_predictions(alone, *test, "--limit-test", 10)
+        blob = bytearray((alone / predictions.name).read_bytes())
+        (length,) = struct.unpack_from("<Q", blob)
+        first, _ = json.loads(blob[8:8 + length])["predicted"]["data_offsets"]
+        blob[8 + length + first] ^= 1
+        (alone / predictions.name).write_bytes(blob)
+        self.warn_of_predictions(alone, *test)
+
+    def warn_of_predictions(self, run, *args):
+        before = self.snapshot(run)
+        result = self.run_program(*args)
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(result.err, rf"\Awrn_train: warning: {run}/predictions.safetensors holds other "
+                                     r"predictions [^\n]* another -o [^\n]*\n\Z")
+        self.assertEqual(self.snapshot(run), before)
 
     def test_two_processes(self):
         flags = self.flags(epochs=1000)
