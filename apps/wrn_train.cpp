@@ -187,10 +187,17 @@ int plan(const Options& options) {
   return 0;
 }
 
-/// Refuses what would cost a run its files: another run, or this one's later epochs. `file`: the
-/// checkpoint to be resumed, at `position`; empty where there is none.
+/// Whether two checkpoints can be of one run: the epochs that both have are the same, to the time
+/// that each took.
+bool may_be_one_run(const Checkpoint& a, const Checkpoint& b) {
+  const auto both = static_cast<std::ptrdiff_t>(std::min(a.metrics.size(), b.metrics.size()));
+  return std::equal(a.metrics.begin(), a.metrics.begin() + both, b.metrics.begin());
+}
+
+/// Refuses what would cost a run its files: another run, or this one's later epochs. `file`: where
+/// the checkpoint to be resumed is from; empty where there is none.
 void protect_runs(const Options& options, const RunDirectory& directory,
-                  const std::filesystem::path& file, const Position& position) {
+                  const std::filesystem::path& file, const Checkpoint& checkpoint) {
   const std::string place = directory.path().string();
   const bool own = !file.empty() && directory.contains(file);
   const std::filesystem::path found = directory.file_of_a_run();
@@ -206,16 +213,20 @@ void protect_runs(const Options& options, const RunDirectory& directory,
                 Status::kUsage);
   }
   std::error_code error;
-  if (!own || options.test_only || std::filesystem::equivalent(file, directory.latest(), error)) {
-    return;
-  }
-  Position latest;
+  if (!own || std::filesystem::equivalent(file, directory.latest(), error)) return;
+  Checkpoint latest;
   try {
-    latest = checkpoint_of(read_safetensors(directory.latest())).position;
+    latest = checkpoint_of(read_safetensors(directory.latest()));
   } catch (const Error&) {
     return;  // missing or damaged: the other checkpoint is what there is to go on from
   }
-  if (std::pair(latest.epoch, latest.step) > std::pair(position.epoch, position.step)) {
+  if (!may_be_one_run(latest, checkpoint)) {
+    throw Error(fmt::format("{} is of another run than {}: give another -o", file.string(),
+                            directory.latest().string()),
+                Status::kUsage);
+  }
+  const auto place_in_run = [](const Position& p) { return std::pair(p.epoch, p.step); };
+  if (!options.test_only && place_in_run(latest.position) > place_in_run(checkpoint.position)) {
     throw Error(fmt::format("{} is further on than {} and would be lost: give --resume -o {} to go "
                             "on from there, or another -o to go back",
                             directory.latest().string(), file.string(), place),
@@ -354,7 +365,7 @@ int run(const Options& options) {
     checkpoint.settings = options.settings;
   }
   Settings& settings = checkpoint.settings;
-  if (writes) protect_runs(options, directory, file, checkpoint.position);
+  if (writes) protect_runs(options, directory, file, checkpoint);
   const bool finished = checkpoint.position.epoch >= settings.epochs;
   if (writes && (options.test_only || !finished)) {
     directory.check_writable(settings.tensorboard && !options.test_only);

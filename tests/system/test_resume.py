@@ -208,6 +208,18 @@ class TestOtherRuns(harness.SystemTest):
         link.symlink_to(self.begun)
         self.fail_with(NOT_FINITE, "--resume", self.begun / CHECKPOINT, "-o", link)
 
+    def test_a_checkpoint_of_another_run_beside(self):
+        """As one that was copied there under a name that no run writes."""
+        shutil.copytree(self.begun, self.out)
+        beside = self.out / "beside.safetensors"
+        shutil.copy(self.finished / CHECKPOINT, beside)
+        self.refuse("--resume", beside, says=[f"{beside} is of another run than", "-o"])
+        (self.out / "predictions.safetensors").unlink()
+        self.refuse("--test-only", "--resume", beside, says=beside)
+        self.succeed("--test-only", "--resume", beside)
+        shutil.copy(self.out / CHECKPOINT, beside)
+        self.fail_with(NOT_FINITE, "--resume", beside, "-o", self.out)
+
     def test_finished_is_said_of_the_file(self):
         out = self.succeed("--resume", self.finished / CHECKPOINT, "-o", self.out, "--quiet").out
         self.assertEqual(out,
