@@ -174,9 +174,8 @@ class Array : public MatArray {
 
     size = 1;
     for (const std::int64_t extent : dimensions) {
-      if (__builtin_mul_overflow(size, extent, &size) || size > kMostBytes) {
-        fail("{}: its dimensions say more than any file has", name);
-      }
+      size *= extent;  // at most 2^62
+      if (size > kMostBytes) fail("{}: its dimensions say more than any file has", name);
     }
     values_ = read_tag();
     const std::int64_t bytes = size_of_type(values_.type);
@@ -247,7 +246,7 @@ class Array : public MatArray {
     const auto size = static_cast<std::int64_t>(sizeof(T));
     if (tag.type != type) fail("its {} are of type {} and not {}", what, tag.type, type);
     if (tag.bytes % size != 0 || tag.bytes / size > most) {
-      fail("its {} have {} bytes", what, tag.bytes);
+      fail("{} bytes are none that its {} can have", tag.bytes, what);
     }
     std::vector<T> values(static_cast<std::size_t>(tag.bytes / size));
     if (tag.bytes == 0) return values;

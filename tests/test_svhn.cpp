@@ -1,5 +1,8 @@
 // data/svhn and data/mat: files that SciPy wrote (files/make_svhn.py), and everything that may be
 // wrong with one.
+#include <zlib.h>
+
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <random>
@@ -162,6 +165,95 @@ TEST_CASE("SVHN: X twice, and other arrays beside") {
   std::uint32_t first = 0;
   text.copy(reinterpret_cast<char*>(&first), 4, 4);
   CHECK(error_of_bytes(dir, good + text.substr(0, 8 + first)) == "");
+}
+
+TEST_CASE("SVHN: sizes that cannot be are refused, each by what it is") {
+  // Where plain.mat has them: the array's tag; of its flags, dimensions, name and values the tags,
+  // and the dimensions.
+  constexpr std::size_t kArray = 128, kFlags = 136, kDimensions = 152, kExtents = 160, kName = 176,
+                        kValues = 184;
+  struct Case {
+    std::vector<std::pair<std::size_t, std::uint32_t>> words;  // at an offset
+    std::string says;
+  };
+  const std::vector<Case> cases = {
+      {{{kArray, 1}}, "there is no array, but type 1"},
+      {{{kArray + 4, 0xffffffff}}, "the element has 4294967295 bytes, the file only 6272 more"},
+      {{{kArray + 4, 4}}, "it ends where an element should begin"},
+      {{{kArray + 4, 8}}, "it has an element of 8 bytes where 0 are left"},
+      {{{kFlags, 5}}, "its flags are of type 5 and not 6"},
+      {{{kFlags + 4, 4}}, "its flags are 1 numbers and not 2"},
+      {{{kFlags + 4, 6}}, "6 bytes are none that its flags can have"},
+      {{{kFlags + 4, 12}}, "12 bytes are none that its flags can have"},
+      {{{kDimensions + 4, 4 * 33}}, "132 bytes are none that its dimensions can have"},
+      {{{kExtents + 8, 0xffffffff}}, "it has the negative dimension -1"},
+      {{{kExtents, 1 << 16}, {kExtents + 4, 1 << 15}, {kExtents + 8, 1}, {kExtents + 12, 1}},
+       "X: its values have 6144 bytes, its dimensions say 2147483648"},
+      {{{kExtents, 1 << 16}, {kExtents + 4, 1 << 15}, {kExtents + 8, 1}, {kExtents + 12, 2}},
+       "X: its dimensions say more than any file has"},
+      {{{kExtents, 0x7fffffff}, {kExtents + 4, 0x7fffffff}, {kExtents + 8, 0x7fffffff}},
+       "X: its dimensions say more than any file has"},
+      {{{kName, 5 << 16 | 1}}, "it has a small element of 5 bytes"},
+      {{{kName, 1}, {kName + 4, 64}}, "64 bytes are none that its name can have"},
+      {{{kValues, 8}}, "X: its values are of type 8, which is no number's"},
+      {{{kValues + 4, 6143}}, "X: its values have 6143 bytes, its dimensions say 6144"},
+      {{{kValues + 4, 6145}}, "it has an element of 6145 bytes where 6144 are left"}};
+  const test::TemporaryDirectory dir;
+  for (const Case& c : cases) {
+    std::string bytes = slurp(kFiles / "plain.mat");
+    for (const auto& [at, word] : c.words) {
+      std::memcpy(&bytes[at], &word, sizeof word);
+    }
+    const std::string error = error_of_bytes(dir, bytes);
+    INFO(c.says << ": " << error);
+    CHECK(error.find("at offset 128: " + c.says) != std::string::npos);
+  }
+  // As large as a file may be, and larger, without taking the space.
+  for (const auto& [more, says] :
+       {std::pair(0, "is no MAT-file"), std::pair(1, "2147483649 bytes")}) {
+    write(dir / "test_32x32.mat", "x");
+    fs::resize_file(dir / "test_32x32.mat", (std::uintmax_t{1} << 31) + more);
+    CHECK(error_of(dir.path()).find(says) != std::string::npos);
+  }
+}
+
+TEST_CASE("SVHN: a compressed array is as long as it says, and no longer than its stream can be") {
+  const std::string plain = slurp(kFiles / "plain.mat"), header = plain.substr(0, 128);
+  std::uint32_t bytes = 0;
+  plain.copy(reinterpret_cast<char*>(&bytes), 4, 132);
+  const std::string x = plain.substr(128, 8 + bytes), y = plain.substr(128 + x.size());
+  const auto words = [](std::uint32_t first, std::size_t second) {
+    const std::uint32_t both[2] = {first, static_cast<std::uint32_t>(second)};
+    return std::string(reinterpret_cast<const char*>(both), sizeof both);
+  };
+  // Stored as it is, so that the stream's size does not depend on what is in it.
+  const auto deflated = [](const std::string& from) {
+    uLongf size = compressBound(from.size());
+    std::string to(size, '\0');
+    REQUIRE(compress2(reinterpret_cast<Bytef*>(to.data()), &size,
+                      reinterpret_cast<const Bytef*>(from.data()), from.size(), 0) == Z_OK);
+    to.resize(size);
+    return to;
+  };
+  const test::TemporaryDirectory dir;
+  const auto error_with = [&](const std::string& array) {
+    const std::string stream = deflated(array);
+    return error_of_bytes(dir, header + words(15, stream.size()) + stream + y);
+  };
+  CHECK(error_with(x) == "");
+  CHECK(error_with(x + std::string(7, '\0')) == "");
+  CHECK(error_with(x + std::string(8, '\0')).find("go on after the array's end") !=
+        std::string::npos);
+  CHECK(error_with(x.substr(0, x.size() - 1)).find("the compressed data end too early") !=
+        std::string::npos);
+  CHECK(error_with(y.substr(8)).find("it is no array, but of type 6") != std::string::npos);
+  for (const std::size_t more : {0, 1}) {
+    std::string array = x;
+    array.replace(0, 8, words(14, 1032 * deflated(x).size() + more));
+    const std::string error = error_with(array);
+    INFO(error);
+    CHECK((error.find("more than there can be") != std::string::npos) == (more == 1));
+  }
 }
 
 TEST_CASE("SVHN: cut anywhere, a file is an error of one line") {
