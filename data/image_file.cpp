@@ -40,10 +40,9 @@ Bytes read_bytes(const fs::path& path) {
   return bytes;
 }
 
-void check_size(std::int64_t width, std::int64_t height) {
-  if (width < 1 || height < 1 || width > kMostPixels / height) {
-    fail("its {} x {} pixels are more than the {} million that are decoded here", width, height,
-         kMostPixels / 1'000'000);
+void check_size(std::int64_t width, std::int64_t height, std::int64_t most) {
+  if (width < 1 || height < 1 || width > most / height) {
+    fail("its {} x {} pixels are more than the {} that are decoded here", width, height, most);
   }
 }
 
@@ -58,10 +57,10 @@ struct Png {
   [[noreturn]] void broken() const { fail("is no whole PNG: {}", image.message); }
 };
 
-Image decode_png(const Bytes& bytes) {
+Image decode_png(const Bytes& bytes, std::int64_t most) {
   Png png;
   if (png_image_begin_read_from_memory(&png.image, bytes.data(), bytes.size()) == 0) png.broken();
-  check_size(png.image.width, png.image.height);
+  check_size(png.image.width, png.image.height, most);
   png.image.format = PNG_FORMAT_RGBA;
   // Without it, 16-bit samples would be taken for linear light.
   png.image.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
@@ -187,7 +186,7 @@ int exif_orientation(const Bytes& bytes) {
   return orientation >= 1 && orientation <= 8 ? orientation : 1;
 }
 
-Image decode_jpeg(const Bytes& bytes) {
+Image decode_jpeg(const Bytes& bytes, std::int64_t most) {
   Jpeg jpeg;
   const auto run = [&](void (*body)(Jpeg&, void*), const void* argument) {
     if (!guarded(jpeg, body, const_cast<void*>(argument))) {
@@ -196,7 +195,7 @@ Image decode_jpeg(const Bytes& bytes) {
   };
   run(begin_decoding, &bytes);
   Image image{jpeg.info.output_width, jpeg.info.output_height, {}};
-  check_size(image.width, image.height);
+  check_size(image.width, image.height, most);
   const bool cmyk = jpeg.info.out_color_space == JCS_CMYK;
   image.pixels.resize(static_cast<std::size_t>(image.width * image.height * (cmyk ? 4 : 3)));
   run(decode_rows, image.pixels.data());
@@ -258,14 +257,14 @@ std::pair<int, int> stored_place(int orientation, int y, int x, int side) {
 
 }  // namespace
 
-Image read_image(const fs::path& path) {
+Image read_image(const fs::path& path, std::int64_t most) {
   const Bytes bytes = read_bytes(path);
   const auto begins = [&](std::initializer_list<std::uint8_t> magic) {
     return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
   };
   try {
-    if (begins({0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'})) return decode_png(bytes);
-    if (begins({0xff, 0xd8, 0xff})) return decode_jpeg(bytes);
+    if (begins({0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'})) return decode_png(bytes, most);
+    if (begins({0xff, 0xd8, 0xff})) return decode_jpeg(bytes, most);
   } catch (const Error& error) {
     fail("{}: {}", path.string(), error.what());
   }

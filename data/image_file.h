@@ -28,8 +28,9 @@ struct Image {
   int orientation = 1;               // EXIF's, of how the pixels are to be turned: 1 = as they are
 };
 
-/// PNG or JPEG, by its first bytes, not its name. The pixels are not turned yet.
-Image read_image(const std::filesystem::path& path);
+/// PNG or JPEG, by its first bytes, not its name, of at most `most` pixels. The pixels are not
+/// turned yet.
+Image read_image(const std::filesystem::path& path, std::int64_t most = kMostPixels);
 
 /// The largest square in the middle, resized to side x side and turned upright: [side, side, 3]. By
 /// a triangle filter as wide as the scale, so that no pixel of the square goes unseen (Pillow's

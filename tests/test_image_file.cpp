@@ -46,9 +46,9 @@ void write(const fs::path& path, const Bytes& bytes) {
 }
 
 /// What is wrong with a file, or nothing. Whatever happens, it is one line that names the file.
-std::string fault(const fs::path& path) {
+std::string fault(const fs::path& path, std::int64_t most = wrn::kMostPixels) {
   try {
-    const Image image = wrn::read_image(path);
+    const Image image = wrn::read_image(path, most);
     REQUIRE(std::ssize(image.pixels) == image.width * image.height * 3);
     REQUIRE(wrn::square(image, 32).size() == kPixels);
     return "";
@@ -161,6 +161,11 @@ TEST_CASE("what is no image, or too large a one, is said to be that") {
   REQUIRE(has(fault(directory / "text.png"), "neither PNG nor JPEG"));
   write(directory / "empty.jpg", {});
   REQUIRE(has(fault(directory / "empty.jpg"), "is empty"));
+
+  for (const char* name : {"wide.png", "wide.jpg"}) {
+    REQUIRE(fault(kImages / name, 90 * 60) == "");
+    REQUIRE(has(fault(kImages / name, 90 * 60 - 1), "90 x 60 pixels are more than the 5399"));
+  }
 
   // 65,500 x 65,500 pixels, says the header, in the bytes of a small image.
   Bytes bomb = read(kImages / "wide.jpg");
