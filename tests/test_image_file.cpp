@@ -152,6 +152,38 @@ TEST_CASE("images with changed bytes are refused or read, and no more") {
   REQUIRE(refused > 1000);  // a PNG's every chunk has a checksum
 }
 
+TEST_CASE("a JPEG of hundreds of scans is refused") {
+  const wrn::test::TemporaryDirectory directory;
+  const Bytes once = read(kImages / "progressive.jpg");
+  // Its first scan, from the marker SOS to the next one, which is no byte stuffed after 0xff.
+  const auto marker_after = [&](auto at, auto is) {
+    return std::adjacent_find(at, once.end(), [&](int a, int b) { return a == 0xff && is(b); });
+  };
+  const auto begin = marker_after(once.begin(), [](int b) { return b == 0xda; });
+  const auto end = marker_after(begin + 2, [](int b) { return b != 0; });
+  REQUIRE(end != once.end());
+  for (const int more : {150, 250}) {
+    Bytes bytes(once.begin(), end);
+    for (int i = 0; i < more; ++i) bytes.insert(bytes.end(), begin, end);
+    bytes.insert(bytes.end(), end, once.end());
+    write(directory / "scans.jpg", bytes);
+    const std::string what = fault(directory / "scans.jpg");
+    INFO(what);
+    REQUIRE(has(what, "more than 200 scans") == (more == 250));
+    REQUIRE(what.empty() == (more == 150));
+  }
+}
+
+TEST_CASE("a JPEG with damaged data is refused, though libjpeg only warns") {
+  const wrn::test::TemporaryDirectory directory;
+  Bytes bytes = read(kImages / "wide.jpg");
+  // A code of ones alone is none, in any table; after 0xff comes a 0 that is no data.
+  const std::size_t middle = bytes.size() * 3 / 4;
+  for (std::size_t i = 0; i < 64; ++i) bytes[middle + i] = i % 2 == 0 ? 0xff : 0;
+  write(directory / "damaged.jpg", bytes);
+  REQUIRE(has(fault(directory / "damaged.jpg"), "bad Huffman code"));
+}
+
 TEST_CASE("what is no image, or too large a one, is said to be that") {
   const wrn::test::TemporaryDirectory directory;
   REQUIRE(has(fault(directory / "missing.png"), "cannot be read"));
