@@ -241,8 +241,9 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
   app.add_option("--lr", s.lr, "learning rate")->capture_default_str()->group(training);
   std::string lr_drops;
   auto* lr_drops_option =
-      app.add_option("--lr-drops", lr_drops,
-                     "epochs (from 0) at whose start the rate drops, like 60,120,160, or none")
+      app.add_option(
+             "--lr-drops", lr_drops,
+             "epochs (from 0) at whose start the rate drops, with commas, like 60,120,160, or none")
           ->type_name("EPOCHS")
           ->group(training);
   app.add_option("--lr-drop-factor", s.lr_drop_factor, "what each drop multiplies the rate by")

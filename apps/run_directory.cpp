@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -82,7 +83,12 @@ void RunDirectory::prepare() {
          error ? error.message() : "there is a file of that name");
   }
   const auto lock = std::make_shared<Lock>(directory_);
-  if (::flock(lock->descriptor.number(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+  const bool locked_elsewhere =
+      ::flock(lock->descriptor.number(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  struct stat status {};
+  const bool removed = ::fstat(lock->descriptor.number(), &status) == 0 && status.st_nlink == 0;
+  if (locked_elsewhere || removed) {
+    made.paths.clear();  // the other process has made them, too
     fail("another wrn_train is at work in {}: wait for its end, or give another -o",
          directory_.string());
   }

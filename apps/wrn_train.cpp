@@ -221,7 +221,7 @@ void protect_runs(const Options& options, const RunDirectory& directory,
     return;  // missing or damaged: the other checkpoint is what there is to go on from
   }
   if (!may_be_one_run(latest, checkpoint)) {
-    throw Error(fmt::format("{} is of another run than {}: give another -o", file.string(),
+    throw Error(fmt::format("{} has other epochs behind it than {}: give another -o", file.string(),
                             directory.latest().string()),
                 Status::kUsage);
   }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every measurement that needs a GPU, in the order of their worth, within a time: the ratios to PyTorch,
-# each from one run; the convolutions' fastest kernels (OUT/choices.json), which all that follows uses; what
+# each from one run; the convolutions' fastest kernels (OUT/choices.json), which all that follows uses once they are known; what
 # cuDNN takes; the time of every kernel and of every step; a training run. It needs what tests/gpu_bundle.sh gathered, a driver,
 # and for the ratios a python3 with torch, numpy and safetensors.
 # usage: BUNDLE/run_gpu.sh OUT SECONDS [DATA_PATH]
@@ -15,6 +15,7 @@ data=
 [ -z "${3:-}" ] || data=$(realpath -e "$3") || exit 2
 . "$(dirname "$0")/gpu_stages.sh" "Benchmarks on a GPU" "$1" "$2"
 export WRN_TRAIN=$bundle/bin/wrn_train
+unset WRN_CHOICES
 
 # Whether v5's tests pass, if it is used, and a step runs.
 smoke() {

@@ -1,6 +1,6 @@
-// Batch norm's sums over the rows of an image, for each of its channels: within a thread, over the
-// threads of a block, and over blocks. They are always merged in an order that follows from the
-// shape alone, so the results are the same bits on every run.
+// Batch norm's sums over the rows of an image, for each of its channels, and plain sums: within a
+// thread, over the threads of a block, and over blocks. They are always merged in an order that
+// follows from the shape alone, so the results are the same bits on every run.
 #pragma once
 
 #include "kernels/channel_sums.h"

@@ -2,8 +2,8 @@
 //
 // A Context belongs to one thread at a time. On the CPU it holds oneDNN's engine, stream and the
 // cache of its primitives; on CUDA a stream, the device's properties and a cuBLAS handle. There are
-// no globals, but for OpenMP's: on the CPU, a Context that is made sets the number of threads for
-// every Context of the thread that makes it.
+// no globals but a table that is read once (choices.h), and OpenMP's: on the CPU, a Context that is
+// made sets the number of threads for every Context of the thread that makes it.
 #pragma once
 
 #include <cstddef>

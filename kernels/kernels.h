@@ -4,9 +4,11 @@
 // fused.h lists what only CUDA has.
 #pragma once
 
+#include <algorithm>
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "kernels/bf16.h"
@@ -27,6 +29,17 @@ struct ConvShape {
   constexpr std::int64_t x_size() const { return std::int64_t{n} * h * w * c; }
   constexpr std::int64_t y_size() const { return std::int64_t{n} * p() * q() * k; }
   constexpr std::int64_t w_size() const { return std::int64_t{k} * r * r * c; }
+  /// Whether there is such a convolution, and indices of its pixels, of an image's elements and of
+  /// the filters' fit 31 bits. A window reaches two pixels past an image, a tile a little past the
+  /// last pixel.
+  constexpr bool is_possible() const {
+    constexpr std::int64_t kMost = std::numeric_limits<int>::max() - 65536;
+    if (std::min({n, h, w, c, k}) < 1 || (r != 1 && r != 3) || (stride != 1 && stride != 2)) {
+      return false;
+    }
+    const std::int64_t window = (std::int64_t{h} + 4) * (std::int64_t{w} + 4);
+    return window <= kMost / std::max(c, k) && window * n <= kMost && w_size() <= kMost;
+  }
   /// Multiply-adds of one direction, those with the zero padding counted.
   constexpr std::int64_t macs() const { return y_size() * r * r * c; }
   auto operator<=>(const ConvShape&) const = default;

@@ -61,7 +61,8 @@ void launch_groups(const float* partial, float* sum, int parts, int rows, int co
 void sum_parts(const float* partial, int parts, int rows, int columns, float* sum,
                Context& context) {
   const std::int64_t size = std::int64_t{rows} * columns;
-  WRN_CHECK(parts > 0 && size > 0 && size <= 0x7FFFFFFF - kThreads,
+  WRN_CHECK(parts > 0 && parts <= 0x7FFFFFFF - kAtOnce * int{kThreads} && size > 0 &&
+                size <= 0x7FFFFFFF - kThreads,
             "the sum of {} parts of {} x {}", parts, rows, columns);
   const bool is_wide = columns == 1 && rows % 4 == 0 && aligned16(partial) && aligned16(sum);
   is_wide ? launch_groups<4>(partial, sum, parts, rows / 4, columns, context)

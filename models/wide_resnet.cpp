@@ -82,7 +82,7 @@ int WideResNetSpec::blocks() const {
   }
   const int step = deepening > 0 ? kGroups * deepening : 6;
   if (depth < 4 + step || depth > kMostDepth || (depth - 4) % step != 0) {
-    const int below = std::clamp((depth - 4) / step, 1, (kMostDepth - 4) / step - 1);
+    const int below = std::clamp((std::max(depth, 4) - 4) / step, 1, (kMostDepth - 4) / step - 1);
     usage(fmt::format("depth {} does not fit {}: the depth is {} N + 4, such as {} or {}", depth,
                       deepening > 0 ? fmt::format("the deepening factor {}", deepening)
                                     : fmt::format("B({})", fmt::join(kernels, ",")),

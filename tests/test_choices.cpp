@@ -1,6 +1,7 @@
 // Which kernel a bf16 convolution is: the table, what cannot be in it, and that all that is cut
 // into tiles is cut as the table says. test_cuda_hopper.cpp and test_cuda_fused.cpp compute so.
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <set>
 
 #include "catch.h"
@@ -33,6 +34,8 @@ TEST_CASE("a table comes back from its text, a line for each device and choice")
   CHECK(choices_of(text)[0].measured_on == kTable[0].measured_on);
   CHECK(std::ranges::count(text, '\n') == 6);
   CHECK(choices_of(text_of({})).empty());
+  const std::string sorted = nlohmann::json::parse(text).dump();  // keys in another order
+  CHECK(text_of(choices_of(sorted)) == text);
 }
 
 TEST_CASE("a text that is no table of choices is refused") {
@@ -58,10 +61,18 @@ TEST_CASE("a text that is no table of choices is refused") {
   refused(with("\"version\":5", "\"version\":\"5\""), "not a table");
   refused(with("\"columns\":128,", ""), "not a table");
   refused(with("[128,32", "[32"), "not a table");
-  refused(with("fprop", "Fprop"), "is no choice");
-  refused(with("\"columns\":128", "\"columns\":128.5"), "is no choice");
-  refused(with("\"parts\":0", "\"parts\":0,\"halves\":1"), "is no choice");
+  refused(with("fprop", "Fprop"), "not a table");
+  refused(with("\"columns\":128", "\"columns\":128.5"), "not a table");
+  refused(with("\"parts\":0", "\"parts\":0,\"halves\":1"), "not a table");
+  refused("null", "not a table");
+  refused("{}", "not a table");
+  refused(with(": 114,", ": 114.5,"), "not a table");
+  refused(with(": 114,", ": 4294967410,"), "not a table");
+  refused(with(": 114,", ": 132,"), "GPUs of 132 multiprocessors are in it twice");
   refused(with("\"columns\":128", "\"columns\":96"), "no convolution can be computed");
+  refused(with("[128,32", "[2147483647,32"), "no convolution can be computed");
+  refused(with("[128,32,32,160,160,3,1]", "[1,32,32,160,160,5,1]"), "no convolution can be");
+  refused(text_of({{1, "", {kTable[0].choices[0], kTable[0].choices[0]}}}), "is chosen twice");
 }
 
 TEST_CASE("the table in use has kernels that there are, each shape of a device once") {

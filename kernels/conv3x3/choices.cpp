@@ -13,13 +13,11 @@
 namespace wrn::cuda {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 constexpr const char* kCompiledIn =
 #include "choices_json.h"  // kernels/conv3x3/choices.json as a literal, by CMakeLists.txt
     ;
 
-Json json_of(const Choice& c) {
+nlohmann::ordered_json json_of(const Choice& c) {
   const ConvShape& s = c.shape;
   return {{"product", name_of(c.product)},
           {"shape", {s.n, s.h, s.w, s.c, s.k, s.r, s.stride}},
@@ -28,7 +26,7 @@ Json json_of(const Choice& c) {
           {"parts", c.parts}};
 }
 
-Choice choice_of(const Json& json) {
+Choice choice_of(const nlohmann::json& json) {
   Choice c{};
   const std::string product = json.at("product");
   for (const auto known : {ConvProduct::kFprop, ConvProduct::kDgrad, ConvProduct::kWgrad}) {
@@ -39,15 +37,13 @@ Choice choice_of(const Json& json) {
   c.version = json.at("version");
   c.columns = json.at("columns");
   c.parts = json.at("parts");
-  // What is not understood, as a product or key of another name, or a fraction, does not come back.
-  if (json_of(c) != json) fail("{} is no choice", json.dump());
   check(c);
   return c;
 }
 
 bool is_possible(const Choice& c) {
   const auto& [product, s, version, columns, parts] = c;
-  if (std::min({s.n, s.h, s.w, s.c, s.k, s.r, s.stride}) < 1) return false;
+  if (!s.is_possible()) return false;
   if (version == 4) return columns == 0 && parts == 0;
   if (version != 5 || !v5::takes(s)) return false;
   if (std::ranges::find(v5::kWidths, columns) == v5::kWidths.end()) return false;
@@ -68,13 +64,27 @@ Choice model_choice(ConvProduct product, const ConvShape& s, const Target& targe
 
 std::vector<MeasuredChoices> choices_of(const std::string& text) {
   std::vector<MeasuredChoices> all;
+  bool understood = false;
   try {
-    for (const Json& of_device : Json::parse(text)) {
+    const auto table = nlohmann::json::parse(text);
+    for (const nlohmann::json& of_device : table) {
       all.push_back({of_device.at("multiprocessors"), of_device.at("measured_on"), {}});
-      for (const Json& c : of_device.at("choices")) all.back().choices.push_back(choice_of(c));
+      for (const auto& c : of_device.at("choices")) all.back().choices.push_back(choice_of(c));
     }
-  } catch (const Json::exception&) {
-    fail("not a table that tune writes");
+    // What was read as something else, as a fraction or an unknown name, does not come back.
+    understood = nlohmann::json::parse(text_of(all)) == table;
+  } catch (const nlohmann::json::exception&) {
+  }
+  if (!understood) fail("not a table that tune writes");
+  for (const MeasuredChoices& of_device : all) {
+    if (std::ranges::count(all, of_device.multiprocessors, &MeasuredChoices::multiprocessors) > 1) {
+      fail("GPUs of {} multiprocessors are in it twice", of_device.multiprocessors);
+    }
+    for (const Choice& c : of_device.choices) {
+      if (find_choice(c.product, c.shape, {0, of_device.choices}) != &c) {
+        fail("{} is chosen twice", json_of(c).dump());
+      }
+    }
   }
   return all;
 }
@@ -111,7 +121,7 @@ std::string text_of(const std::vector<MeasuredChoices>& all) {
     for (const Choice& c : choices) lines.push_back("\n " + json_of(c).dump());
     devices.push_back(
         fmt::format("\n{{\"multiprocessors\": {}, \"measured_on\": {}, \"choices\": [{}]}}",
-                    multiprocessors, Json(measured_on).dump(), fmt::join(lines, ",")));
+                    multiprocessors, nlohmann::json(measured_on).dump(), fmt::join(lines, ",")));
   }
   return fmt::format("[{}]\n", fmt::join(devices, ","));
 }
@@ -127,7 +137,7 @@ std::vector<MeasuredChoices> replaced(std::vector<MeasuredChoices> all, Measured
 }
 
 void check(const Choice& c) {
-  WRN_CHECK(is_possible(c), "no convolution can be computed as {}", json_of(c).dump());
+  if (!is_possible(c)) fail("no convolution can be computed as {}", json_of(c).dump());
 }
 
 const Choice* find_choice(ConvProduct product, const ConvShape& s, const Target& target) {

@@ -48,7 +48,8 @@ std::span<const Choice> measured_choices(int multiprocessors);
 
 /// A table as JSON, a line for each choice.
 std::string text_of(const std::vector<MeasuredChoices>&);
-/// The table of such a text. Throws where it is none, or has a choice that no kernel is like.
+/// The table of such a text. Throws where it is none, has a choice that no kernel is like, or has
+/// a device, or a product and shape of one, twice.
 std::vector<MeasuredChoices> choices_of(const std::string& text);
 /// `all` in order, with `fresh` instead of what they had for its multiprocessors.
 std::vector<MeasuredChoices> replaced(std::vector<MeasuredChoices> all, MeasuredChoices fresh);

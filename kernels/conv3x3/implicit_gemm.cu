@@ -6,17 +6,8 @@
 namespace wrn::cuda {
 
 void check_shape(const ConvShape& s) {
-  WRN_CHECK(s.n > 0 && s.h > 0 && s.w > 0 && s.c > 0 && s.k > 0 && (s.r == 1 || s.r == 3) &&
-                (s.stride == 1 || s.stride == 2),
-            "convolution n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w, s.c, s.k, s.r,
-            s.stride);
-  // A window reaches two pixels past an image, a tile a little past the last pixel.
-  constexpr std::int64_t kMost = std::numeric_limits<int>::max() - 65536;
-  const std::int64_t window = std::int64_t{s.h + 4} * (s.w + 4);
-  WRN_CHECK(window * s.n <= kMost && window <= kMost / std::max(s.c, s.k) && s.w_size() <= kMost,
-            "a convolution of more than 2^31 pixels, or elements in an image or the filters: n={} "
-            "h={} w={} c={} k={}",
-            s.n, s.h, s.w, s.c, s.k);
+  WRN_CHECK(s.is_possible(), "convolution n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w,
+            s.c, s.k, s.r, s.stride);
 }
 
 namespace {

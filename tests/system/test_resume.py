@@ -213,7 +213,7 @@ class TestOtherRuns(harness.SystemTest):
         shutil.copytree(self.begun, self.out)
         beside = self.out / "beside.safetensors"
         shutil.copy(self.finished / CHECKPOINT, beside)
-        self.refuse("--resume", beside, says=[f"{beside} is of another run than", "-o"])
+        self.refuse("--resume", beside, says=[f"{beside} has other epochs behind it than", "-o"])
         (self.out / "predictions.safetensors").unlink()
         self.refuse("--test-only", "--resume", beside, says=beside)
         self.succeed("--test-only", "--resume", beside)
