@@ -50,7 +50,7 @@ Dataset subset(const Dataset& dataset, std::span<const std::int32_t> indices) {
   for (const std::int32_t index : indices) {
     WRN_CHECK(index >= 0 && index < dataset.size(), "{} has {} images, and no image {}",
               dataset.name, dataset.size(), index);
-    const auto image = dataset.images.begin() + index * kImageBytes;
+    const auto image = dataset.images.begin() + std::int64_t{index} * kImageBytes;
     result.images.insert(result.images.end(), image, image + kImageBytes);
     result.labels.push_back(dataset.labels[static_cast<std::size_t>(index)]);
   }
