@@ -1,13 +1,13 @@
 // The host's side of the views.
-#include <limits>
-
 #include "kernels/conv3x3/implicit_gemm.cuh"
 
 namespace wrn::cuda {
 
 void check_shape(const ConvShape& s) {
-  WRN_CHECK(s.is_possible(), "convolution n={} h={} w={} c={} k={} r={} stride={}", s.n, s.h, s.w,
-            s.c, s.k, s.r, s.stride);
+  WRN_CHECK(s.is_possible(),
+            "no convolution, or one of more than 2^31 pixels, or elements in an image or the "
+            "filters: n={} h={} w={} c={} k={} r={} stride={}",
+            s.n, s.h, s.w, s.c, s.k, s.r, s.stride);
 }
 
 namespace {
