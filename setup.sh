@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(g++ cmake make libdnnl-dev libcli11-dev nlohmann-json3-dev libfmt-dev
           libopenblas0-openmp zlib1g-dev libpng-dev libjpeg-dev libexif-dev)
 if [ "${1:-build}" = test ]; then
-  packages+=(catch2 libbenchmark-dev libboost-context-dev python3 clang-format)
+  packages+=(catch2 libbenchmark-dev libboost-context-dev libzstd-dev python3 clang-format)
 fi
 
 missing=()

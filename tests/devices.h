@@ -27,15 +27,18 @@ inline std::vector<Device> devices() {
 /// Whether the GPU is the host's own emulation of one, which is slow.
 inline bool is_emulated() { return device_name(Device::kCuda).starts_with("emulated"); }
 
-/// How often a kernel has been launched. Only the emulation knows: elsewhere 0.
-inline int launches_of([[maybe_unused]] const char* kernel) {
+/// How often a kernel has been launched. Only tests/simt knows.
 #if defined(WRN_EMULATED)
+constexpr bool kKnowsLaunches = true;
+inline int launches_of(const char* kernel) {
   const auto launched = cuda::simt::launched_kernels();
   const auto found = launched.find(kernel);
-  if (found != launched.end()) return found->second;
-#endif
-  return 0;
+  return found != launched.end() ? found->second : 0;
 }
+#else
+constexpr bool kKnowsLaunches = false;
+inline int launches_of(const char*) { return 0; }
+#endif
 
 inline const char* name_of(Device device) { return device == Device::kCpu ? "cpu" : "cuda"; }
 

@@ -168,7 +168,7 @@ TEST_CASE("the program computes a convolution as was chosen, v4's or v5's, in an
         context.runtime().choices = {&choice, 1};
         const int before = test::launches_of("tensor_core_kernel");
         check(run(problem, kProgram, context), problem);
-        if (test::is_emulated())
+        if (test::kKnowsLaunches)
           CHECK(test::launches_of("tensor_core_kernel") - before == (choice.version == 4));
       }
       const cuda::Choice impossible{product, s, 5, 96, 1};

@@ -14,11 +14,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <source_location>
 #include <type_traits>
 
 #include "simt/async.h"
+#include "simt/internal.h"
 
 namespace wrn::cuda::simt {
 
@@ -58,10 +58,6 @@ template <typename T>
 T& shared_storage() {
   return *static_cast<T*>(shared_memory(sizeof(T)));
 }
-
-/// Enqueues a kernel: `body` is what each of its threads runs.
-cudaError_t launch(const char* name, dim3 grid, dim3 block, std::size_t shared, cudaStream_t stream,
-                   std::function<void()> body);
 
 template <typename T>
 T shuffle_value(const char* what, unsigned mask, T value, int source, Where where) {

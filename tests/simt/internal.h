@@ -17,6 +17,9 @@ struct Launch {
   std::function<void()> body;
   mutable char enqueued = 0;  // an object of ThreadSanitizer's
 };
+/// Enqueues a kernel: `body` is what each of its threads runs.
+cudaError_t launch(const char* name, dim3 grid, dim3 block, std::size_t shared, cudaStream_t stream,
+                   std::function<void()> body);
 /// What has happened so far happens before the kernel.
 void order_after_now(const Launch& launch);
 /// Runs a whole kernel, here and now.
