@@ -152,7 +152,7 @@ const ConvShape kSmall[] = {
     {1, 8, 8, 16, 72, 1, 2},   {8, 16, 12, 4, 8, 3, 1},  {1, 1, 1, 4, 4, 3, 2},
     {1, 6, 6, 8, 128, 3, 1},   {1, 6, 5, 72, 20, 3, 1},  {2, 5, 4, 36, 20, 1, 1},
     {1, 5, 3, 24, 160, 3, 2},  {1, 3, 2, 160, 24, 3, 1}, {6, 16, 12, 8, 8, 3, 1},
-    {1, 5, 4, 128, 160, 1, 2}, {1, 3, 3, 32, 8, 3, 2}};
+    {1, 5, 4, 128, 160, 1, 2}, {1, 3, 3, 32, 8, 3, 2},   {2, 8, 16, 3, 16, 3, 1}};
 const ConvShape kAligned{2, 7, 5, 24, 40, 3, 2};
 
 /// ThreadSanitizer takes a minute for what else takes a second, so it gets the small shapes: where
@@ -285,6 +285,63 @@ TEST_CASE("convolutions give the same bits in any order of threads and blocks") 
       }
     }
   }
+}
+
+/// One band, many, and more of them than wgrad has blocks; few columns and the most.
+TEST_CASE("the first layer's convolution is right, and the same bits in any order") {
+  const auto& [precision, version] = kProduction[2];
+  Context context(Device::kCuda, 0, precision);
+  for (const ConvShape& shape : {ConvShape{1, 8, 16, 3, 16, 3, 1},
+                                 {2, 24, 48, 5, 16, 3, 1},
+                                 {1, 8, 64, 7, 16, 3, 1},
+                                 {3, 32, 32, 3, 16, 3, 1},
+                                 {11, 8, 16, 1, 16, 3, 1}}) {
+    REQUIRE(cuda::first_layer::takes(shape));
+    for (const Direction* direction : {&kFprop, &kWgrad}) {
+      INFO(direction->name << " " << text(shape));
+      const Problem problem(*direction, shape, version.inputs);
+      std::vector<float> first;
+      for (const unsigned seed : {0, 4, 8}) {
+#if defined(WRN_EMULATED)
+        cuda::simt::set_seed(seed);
+#endif
+        const std::vector<float> result = run(version, problem, context);
+        check(version, result, problem);
+        if (seed == 0) first = result;
+        REQUIRE(std::memcmp(result.data(), first.data(), result.size() * sizeof(float)) == 0);
+      }
+      for (const std::size_t shift : {1, 3}) {  // as those of v4, where 16 bytes are not aligned
+        check(version, run(version, problem, context, {shift, shift, shift}), problem);
+      }
+    }
+  }
+}
+
+TEST_CASE("the first layer's convolution refuses what is none") {
+  Context context(Device::kCuda, 0, Precision::kBf16);
+  const DeviceArray<bf16> image(8 * 16 * 16), filters(16 * 9 * 8);
+  const DeviceArray<float> dw(16 * 9 * 8);
+  namespace first_layer = cuda::first_layer;
+  const ConvShape good{1, 8, 16, 3, 16, 3, 1};
+  CHECK(first_layer::takes(good));
+  for (const ConvShape& bad : {ConvShape{1, 8, 16, 8, 16, 3, 1},
+                               {1, 8, 16, 3, 8, 3, 1},
+                               {1, 8, 16, 3, 16, 1, 1},
+                               {1, 8, 16, 3, 16, 3, 2},
+                               {1, 4, 16, 3, 16, 3, 1},
+                               {1, 8, 8, 3, 16, 3, 1},
+                               {1, 8, 80, 3, 16, 3, 1}}) {
+    INFO(text(bad));
+    CHECK_FALSE(first_layer::takes(bad));
+    CHECK_THROWS_AS(first_layer::fprop(image, filters, image, bad, context), Error);
+    CHECK_THROWS_AS(first_layer::wgrad(image, image, dw, bad, context), Error);
+  }
+  CHECK_THROWS_AS(first_layer::fprop(image, filters, image.data() + 4, good, context), Error);
+  CHECK_THROWS_AS(first_layer::wgrad(image, image, dw, good, context), Error);  // no workspace
+  const cuda::WithMoments<bf16> without{nullptr, nullptr};
+  CHECK_THROWS_AS(first_layer::fprop(image, filters, image, good, without, context), Error);
+  const cuda::WithMoments<bf16> added{image, dw};
+  CHECK_THROWS_AS(first_layer::fprop(image, filters, image, good, added, context), Error);
 }
 
 TEST_CASE("convolutions refuse what they cannot do") {

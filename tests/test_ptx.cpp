@@ -97,6 +97,7 @@ TEST_CASE("integers") {
   CHECK(result_of("clz.b32 %r1, 0;") == 32);
   CHECK(result_of("clz.b32 %r1, 0x00010000;") == 15);
   CHECK(result_of("bfi.b32 %r1, 0xFF, 0x12345678, 8, 4;") == 0x12345F78);
+  CHECK(upper_of("bfi.b64 %rd2, 5, 7, 32, 32;") == 5);
   // Shifts by more than there are bits give what is left.
   CHECK(result_of("shl.b32 %r1, 1, 31;") == 0x80000000);
   CHECK(result_of("shl.b32 %r1, 1, 32;") == 0);

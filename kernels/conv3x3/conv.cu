@@ -2,9 +2,12 @@
 //
 //   fp32   v3, register tiles
 //   tf32   v4, tensor cores, of fp32 images
-//   bf16   of bf16 images v5, Hopper, where the GPU is one and the shape is for it (v5::supports:
-//          channels in multiples of 8, rows that blocks of 64 pixels cut), and v4 has not been
-//          measured to be faster (choices.h); else v4
+//   bf16   of bf16 images
+//            first_layer, where it takes the shape: few channels, which only a network's images have
+//            v5, Hopper, where the GPU is one, the shape is for it (v5::supports: channels in
+//                multiples of 8, rows that blocks of 64 pixels cut), and v4 has not been measured to
+//                be faster (choices.h)
+//            else v4
 //
 // The same holds with batch norm in their epilogues (fused.h), which v3 does not have.
 #include <algorithm>
@@ -51,6 +54,7 @@ void conv_fprop(const float* x, const float* w, float* y, const ConvShape& shape
 
 template <>
 void conv_fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& shape, Context& context) {
+  if (first_layer::takes(shape) && aligned16(y)) return first_layer::fprop(x, w, y, shape, context);
   by_v5(ConvProduct::kFprop, shape, context, x, w, y) ? v5::fprop(x, w, y, shape, context)
                                                       : v4::fprop(x, w, y, shape, context);
 }
@@ -78,6 +82,9 @@ template <>
 void conv_wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& shape,
                 Context& context) {
   WRN_CHECK(context.precision() != Precision::kFp32, "wgrad of bf16, and a workspace for fp32's");
+  if (first_layer::takes(shape) && aligned16(dy)) {
+    return first_layer::wgrad(x, dy, dw, shape, context);
+  }
   by_v5(ConvProduct::kWgrad, shape, context, x, dy, dw) ? v5::wgrad(x, dy, dw, shape, context)
                                                         : v4::wgrad(x, dy, dw, shape, context);
 }
@@ -95,7 +102,11 @@ void conv_fprop_statistics(const Real* x, const Real* w, const Projection<Real>&
   const WithMoments<Real> epilogue{residual, partial};
   unsigned tiles = 0;
   if constexpr (std::is_same_v<Real, bf16>) {
-    if (by_v5(ConvProduct::kFprop, shape, context, x, w, residual, y) && v5_can_add(projection)) {
+    if (first_layer::takes(shape) && !from && !residual && aligned16(y)) {
+      first_layer::fprop(x, w, y, shape, epilogue, context);
+      tiles = first_layer::fprop_tiles(shape);
+    } else if (by_v5(ConvProduct::kFprop, shape, context, x, w, residual, y) &&
+               v5_can_add(projection)) {
       v5::fprop(x, w, projection, y, shape, epilogue, context);
       tiles = v5::fprop_tiles(shape, context);
     }
@@ -173,6 +184,10 @@ std::size_t conv_fprop_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_dgrad_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_wgrad_workspace(const ConvShape& shape, Context& context) {
   if (context.precision() == Precision::kFp32) return v3::wgrad_workspace(shape, context);
+  if (first_layer::takes(shape)) {
+    return std::max(v4::wgrad_workspace(shape, context),
+                    first_layer::wgrad_workspace(shape, context));
+  }
   return most_bytes(
       v4::wgrad_workspace(shape, context), [&] { return v5::wgrad_workspace(shape, context); },
       ConvProduct::kWgrad, shape, context);

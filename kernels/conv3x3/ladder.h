@@ -75,6 +75,19 @@ unsigned fprop_tiles(const ConvShape&, Context&);
 unsigned dgrad_tiles(const ConvShape&, Context&);
 }  // namespace v5
 
+// Beside the ladder, as dgrad is not needed there: the convolution of images with few channels.
+namespace first_layer {  // bf16
+/// Whether it is for this shape: fewer than 8 channels to 16, 3x3, stride 1, images of whole bands
+/// of 8 rows and of 16, 32, 48 or 64 columns. y and dy must be 16-byte aligned.
+bool takes(const ConvShape&);
+void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
+void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, const WithMoments<bf16>&,
+           Context&);
+unsigned fprop_tiles(const ConvShape&);  // not more than v4's
+void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape&, Context&);
+std::size_t wgrad_workspace(const ConvShape&, Context&);
+}  // namespace first_layer
+
 /// What a version rounds the inputs of its products to. With bf16 its tensors are of bf16, but dw.
 enum class ConvInputs { kFp32, kTf32, kBf16 };
 

@@ -149,11 +149,13 @@ T remainder(T a, T b) {
   }
   return static_cast<T>(a % b);
 }
-U32 insert_bits(U32 a, U32 b, U32 position, U32 length) {
+template <typename T>
+T insert_bits(T a, T b, U32 position, U32 length) {
   position &= 0xFF;
   length &= 0xFF;
-  const U32 mask = shift_left<U32>(length >= 32 ? ~0U : (1U << length) - 1, position);
-  return (b & ~mask) | (shift_left<U32>(a, position) & mask);
+  const T ones = length >= 8 * sizeof(T) ? ~T{0} : (T{1} << length) - 1;
+  const T mask = shift_left<T>(ones, position);
+  return (b & ~mask) | (shift_left<T>(a, position) & mask);
 }
 [[gnu::noinline]] float fma_down(float a, float b, float c) {
   const int mode = std::fegetround();
@@ -308,7 +310,8 @@ Table make_table() {
   t["mul.hi.s32"] = lanewise<high<S64, S32>, S32, S32, S32>();
   t["popc.b32"] = lanewise<[](U32 a) -> U32 { return std::popcount(a); }, U32, U32>();
   t["clz.b32"] = lanewise<[](U32 a) -> U32 { return std::countl_zero(a); }, U32, U32>();
-  t["bfi.b32"] = lanewise<insert_bits, U32, U32, U32, U32, U32>();
+  t["bfi.b32"] = lanewise<insert_bits<U32>, U32, U32, U32, U32, U32>();
+  t["bfi.b64"] = lanewise<insert_bits<U64>, U64, U64, U64, U32, U32>();
 
   t["fma.rm.f32"] = lanewise<fma_down, float, float, float, float>();
   t["ex2.approx.ftz.f32"] = lanewise<[](float a) { return std::exp2(a); }, float, float>();
