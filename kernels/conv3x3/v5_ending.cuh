@@ -333,6 +333,14 @@ class Ending {
     }
   }
 
+  /// Where in Columns::sum a column's are: such that those of a warp's lanes, N / 8 columns apart,
+  /// are in different banks. (160 and 192 columns are, as they stand.)
+  static __device__ int place_of_column(int column) {
+    if constexpr ((N & (N - 1)) != 0) return column;
+    const int line = column / 32;
+    return column ^ (line % 2 | line / 2 % 2 * 8 | line / 4 * 16);
+  }
+
   /// The columns' sums over the consumer's rows of the tile.
   __device__ void store_sums(const Gathered& gathered, const TilePlace& place) {
     auto& columns = shared_.columns[consumer_];
@@ -349,9 +357,9 @@ class Ending {
     if (N >= 32 || thread / 4 % 2 == 0) {
 #pragma unroll
       for (int k = 0; k < kLeft; ++k) {
-        const int i = part * kLeft + k, column = i / 2 * 8 + thread % 4 * 2 + i % 2;
-        columns.sum[warp][0][column] = sums.d.at[k];
-        columns.sum[warp][1][column] = sums.d_f.at[k];
+        const int i = part * kLeft + k, at = place_of_column(i / 2 * 8 + thread % 4 * 2 + i % 2);
+        columns.sum[warp][0][at] = sums.d.at[k];
+        columns.sum[warp][1][at] = sums.d_f.at[k];
       }
     }
     named_barrier(1 + consumer_, kWarpgroup);
@@ -359,7 +367,8 @@ class Ending {
     for (int c = thread; c < N; c += kWarpgroup) {
       TwoSums<1> sums_of_column{};
       for (const auto& of_warp : columns.sum) {
-        sums_of_column.merge({{of_warp[0][c]}, {of_warp[1][c]}});
+        const int at = place_of_column(c);
+        sums_of_column.merge({{of_warp[0][at]}, {of_warp[1][at]}});
       }
       const auto finished = [&] {
         if constexpr (kThroughRelu) {
