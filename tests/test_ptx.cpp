@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "ptx/counts.h"
 #include "ptx/machine.h"
 #include "tests/catch.h"
 
@@ -299,6 +300,47 @@ TEST_CASE("a barrier in memory completes a phase when all have arrived") {
                        ".extern .shared .align 16 .b8 theirs[];\n"),
                64, 64, 8);
   CHECK(seen[63] == 2);
+}
+
+TEST_CASE("what a kernel does is counted") {
+  const auto counted = [](const std::string& body, std::size_t shared = 0) {
+    Counts mine;
+    counts = &mine;
+    run_text(text_of(body, ".extern .shared .align 16 .b8 theirs[];\n"), 32, 64, shared);
+    CHECK(counts == nullptr);
+    return mine;
+  };
+  // Sectors of 32 bytes: lanes next to each other, every other word, and all the same one twice.
+  const Counts dense = counted("ld.global.u32 %r1, [%rd1];");
+  CHECK(dense.loads.requests == 1);
+  CHECK(dense.loads.sectors == 4 + (reinterpret_cast<std::uintptr_t>(memory.data()) % 32 != 0));
+  CHECK(dense.loads.least == 4);
+  CHECK(dense.stores.requests == 0);
+  const Counts apart = counted(
+      "sub.s64 %rd2, %rd1, %rd0;\nadd.s64 %rd1, %rd1, %rd2;\n"
+      "st.global.u32 [%rd1], %r0;");
+  CHECK(apart.stores.sectors >= 8);
+  CHECK(apart.stores.least == 4);
+  const Counts same = counted("ld.global.u32 %r1, [%rd0];\nld.global.u32 %r1, [%rd0];");
+  CHECK(same.loads.requests == 2);
+  CHECK(same.loads.sectors == 2);
+  CHECK(same.loads.unique == 1);
+  // Passes over the banks: next to each other, all in one bank, all the same word, 16 bytes a lane.
+  const auto passes = [&](const std::string& bytes_apart, const std::string& load) {
+    const Counts c = counted("mul.lo.s32 %r5, %r0, " + bytes_apart +
+                                 ";\nmov.u32 %r6, theirs;\nadd.s32 %r5, %r5, %r6;\n" + load,
+                             32 * 128);
+    CHECK(c.shared_requests == 1);
+    return std::pair(c.shared_passes, c.shared_least);
+  };
+  const std::string word = "ld.shared.u32 %r1, [%r5];";
+  CHECK(passes("4", word) == std::pair<std::uint64_t, std::uint64_t>(1, 1));
+  CHECK(passes("128", word) == std::pair<std::uint64_t, std::uint64_t>(32, 1));
+  CHECK(passes("0", word) == std::pair<std::uint64_t, std::uint64_t>(1, 1));
+  const std::string four = "ld.shared.v4.u32 {%r1, %r2, %r3, %r4}, [%r5];";
+  CHECK(passes("16", four) == std::pair<std::uint64_t, std::uint64_t>(4, 4));
+  CHECK(passes("32", four) == std::pair<std::uint64_t, std::uint64_t>(8, 4));
+  CHECK(counted("mov.u32 %r1, 0;").instructions == dense.instructions);
 }
 
 TEST_CASE("faults are named") {

@@ -14,7 +14,8 @@
 // in 16-byte pieces. An epilogue (epilogue.h) does more with them there, and sums columns.
 //
 // Where channel counts or addresses are no multiples of 16 bytes, threads build the slices element
-// by element. The first layer, with its three channels, needs that; nothing large does.
+// by element. In tf32 the first layer, with its three channels, needs that; nothing large does.
+// (bf16 has first_layer.cu.)
 #pragma once
 
 #include "kernels/conv3x3/epilogue.cuh"
