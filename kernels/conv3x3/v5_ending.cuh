@@ -31,10 +31,10 @@ inline __device__ Beside<bf16, 2> make_beside(const ThroughRelu<bf16>&, const Pa
 /// stored, and of d f, where f is d itself or, through a ReLU, batch norm's input x. These are sums
 /// about zero, not about the mean: two instructions an element, and merging is adding. For bf16
 /// that is exact enough. Squares of 8 bits have 16, so that squares of numbers within one power of
-/// two add up in fp32 without rounding over as many rows as a tile has; and numbers that differ by
-/// more have a variance that is no small part of the sum. Either way moments_of() finds the
-/// variance. The sum of d x is off by some 2^-24 of mean(x) sum |d|, while x itself was rounded by
-/// 2^-9 of its mean.
+/// two add up in fp32 without rounding over 256 rows, which is more than a thread has; and numbers
+/// that differ by more have a variance that is no small part of the sum. Either way moments_of()
+/// finds the variance. The sum of d x is off by some 2^-24 of mean(x) sum |d|, while x itself was
+/// rounded by 2^-9 of its mean.
 template <int V>
 struct TwoSums {
   Floats<V> d, d_f;
@@ -181,6 +181,8 @@ class Ending {
     TwoSums<N / 4> sums;
     float rows;
   };
+  /// Whether there are registers for it to stay, from one of the block's tiles to the next.
+  static constexpr bool kStays = !kPlain && N <= 64;
 
  public:
   __device__ Ending(const Gather& g, const Epilogue& epilogue, Shared<N, Epilogue>& shared,
@@ -196,7 +198,7 @@ class Ending {
   /// The sums, finished and as bf16, go by way of shared memory to the tensor.
   /// `tiles_before` this one, of the block.
   __device__ void store(Sums<N>& sum, const TilePlace& place, int tiles_before) {
-    Gathered gathered{};
+    if (!kStays) gathered_ = {};
     if constexpr (kThroughRelu) {
       wait_for_copies<0>();
       named_barrier(1 + consumer_, kWarpgroup);  // they are there
@@ -215,7 +217,7 @@ class Ending {
             if (pixel_of(place, row) < 0) inside[half] = 0;
           }
         }
-        gathered.rows += static_cast<float>((inside[0] & 1) + (inside[1] & 1));
+        gathered_.rows += static_cast<float>((inside[0] & 1) + (inside[1] & 1));
       }
 #pragma unroll
       for (int p = 0; p < Tile<N>::kPanels; ++p) {
@@ -224,14 +226,20 @@ class Ending {
         if constexpr (kPlain) {
           store_panel(sum[u], u, p);
         } else {
-          finish_panel(sum[u], u, p, inside, gathered);
+          finish_panel(sum[u], u, p, inside);
         }
         fence_async_proxy();
         __syncwarp();
         if (threadIdx.x % 32 == 0) arrive(shared_.done[consumer_][panel]);
       }
     }
-    if constexpr (!kPlain) store_sums(gathered, place);
+    if constexpr (kStays) {
+      const bool same_columns = g_.columns <= N && g_.parts == 1;
+      const bool last = static_cast<int>(blockIdx.x + (tiles_before + 1) * gridDim.x) >= g_.tiles();
+      if (same_columns && !last) return store_none(place);
+    }
+    if constexpr (!kPlain) store_sums(place);
+    if constexpr (kStays) gathered_ = {};
   }
 
  private:
@@ -303,8 +311,8 @@ class Ending {
   /// The thread's two rows of a unit, column by column, so that sums that have been stored leave
   /// their registers to what is gathered of them. None are to spare for what ptxas would read early
   /// from global memory; but reads of shared memory cannot overtake stores there.
-  __device__ void finish_panel(const float (&sum)[N / 2], int u, int p, const unsigned (&inside)[2],
-                               Gathered& gathered) {
+  __device__ void finish_panel(const float (&sum)[N / 2], int u, int p,
+                               const unsigned (&inside)[2]) {
     const int t = thread_of_warpgroup();
     unsigned mask[2] = {};
 #pragma unroll
@@ -326,8 +334,8 @@ class Ending {
                         f = kThroughRelu ? to_floats(beside.x) : d;
 #pragma unroll
         for (int k = 0; k < 2; ++k) {
-          gathered.sums.d.at[2 * j + k] += d.at[k];
-          gathered.sums.d_f.at[2 * j + k] += d.at[k] * f.at[k];
+          gathered_.sums.d.at[2 * j + k] += d.at[k];
+          gathered_.sums.d_f.at[2 * j + k] += d.at[k] * f.at[k];
         }
       }
     }
@@ -341,13 +349,26 @@ class Ending {
     return column ^ (line % 2 | line / 2 % 2 * 8 | line / 4 * 16);
   }
 
-  /// The columns' sums over the consumer's rows of the tile.
-  __device__ void store_sums(const Gathered& gathered, const TilePlace& place) {
+  using Finished = std::conditional_t<kThroughRelu, GradientSums<1>, Moments<1>>;
+  /// A column's sums, to the place of the consumer's rows of a tile.
+  __device__ void store_column(const Finished& sums, const TilePlace& place, int c) const {
+    const int tile = (place.part * g_.row_tiles + place.row) * kConsumers + consumer_;
+    sums.store(epilogue_.partial, static_cast<unsigned>(tile),
+               static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers), place.column * N + c,
+               g_.columns);
+  }
+  /// Of a tile whose sums a later one will store with its own.
+  __device__ void store_none(const TilePlace& place) const {
+    for (int c = thread_of_warpgroup(); c < N; c += kWarpgroup) store_column({}, place, c);
+    if (kThroughRelu) named_barrier(1 + consumer_, kWarpgroup);  // all have read means and mask
+  }
+  /// What the consumer's threads have gathered.
+  __device__ void store_sums(const TilePlace& place) {
     auto& columns = shared_.columns[consumer_];
     const int thread = thread_of_warpgroup(), warp = thread / 32;
-    const auto sums = merge_lanes(gathered.sums);
+    const auto sums = merge_lanes(gathered_.sums);
     if constexpr (!kThroughRelu) {
-      float rows = gathered.rows;
+      float rows = gathered_.rows;
       for (const int apart : {16, 8, 4}) rows += __shfl_xor_sync(0xFFFFFFFF, rows, apart);
       if (thread % 32 == 0) columns.rows[warp] = rows;
     }
@@ -363,14 +384,13 @@ class Ending {
       }
     }
     named_barrier(1 + consumer_, kWarpgroup);
-    const int tile = (place.part * g_.row_tiles + place.row) * kConsumers + consumer_;
     for (int c = thread; c < N; c += kWarpgroup) {
       TwoSums<1> sums_of_column{};
       for (const auto& of_warp : columns.sum) {
         const int at = place_of_column(c);
         sums_of_column.merge({{of_warp[0][at]}, {of_warp[1][at]}});
       }
-      const auto finished = [&] {
+      const auto finished = [&]() -> Finished {
         if constexpr (kThroughRelu) {
           return gradient_sums_of(sums_of_column, columns.mean[c]);
         } else {
@@ -378,10 +398,8 @@ class Ending {
           for (const float of_warp : columns.rows) rows += of_warp;
           return moments_of(sums_of_column, rows);
         }
-      }();
-      finished.store(epilogue_.partial, static_cast<unsigned>(tile),
-                     static_cast<unsigned>(g_.parts * g_.row_tiles * kConsumers),
-                     place.column * N + c, g_.columns);
+      };
+      store_column(finished(), place, c);
     }
     named_barrier(1 + consumer_, kWarpgroup);  // before the next tile's
   }
@@ -390,6 +408,7 @@ class Ending {
   const Epilogue& epilogue_;
   Shared<N, Epilogue>& shared_;
   int consumer_;
+  Gathered gathered_{};
 };
 
 }  // namespace wrn::cuda::v5
