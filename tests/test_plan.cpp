@@ -206,6 +206,12 @@ TEST_CASE("what v5's tiles load, and how their ends keep the tensor cores waitin
   CHECK(cuda::v5::loaded_bytes(ConvProduct::kWgrad, inner, h100) ==
         132LL * 94 * 64 * 2 * (256 + 160));
   // 532 tiles, of which some multiprocessors have five.
+  // Narrow sums stay for the last of a block's four tiles, where all are of the same columns.
+  const double narrow = 4 * (220 + 11.1 * 64), stayed = 3 * (64 + 3.6 * 64);
+  CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, {128, 32, 32, 64, 64, 3, 1}, h100) ==
+        Approx((narrow - stayed) / 0.375));
+  CHECK(cuda::v5::end_cycles(ConvProduct::kDgrad, true, {128, 64, 64, 64, 64, 3, 2}, h100) ==
+        Approx(16 * (330 + 12.1 * 64) / 0.375));
   CHECK(cuda::v5::end_cycles(ConvProduct::kDgrad, true, {133, 32, 32, 160, 160, 3, 1}, h100) ==
         Approx(5 * (330 + 12.1 * 160) / 0.375));
 }

@@ -181,8 +181,7 @@ class Ending {
     TwoSums<N / 4> sums;
     float rows;
   };
-  /// Whether there are registers for it to stay, from one of the block's tiles to the next.
-  static constexpr bool kStays = !kPlain && N <= 64;
+  static constexpr bool kStays = !kPlain && gathered_stays(N);
 
  public:
   __device__ Ending(const Gather& g, const Epilogue& epilogue, Shared<N, Epilogue>& shared,

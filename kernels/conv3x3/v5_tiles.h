@@ -355,6 +355,10 @@ inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const 
   return tiles / gather_plan(product, s, target).parts * bytes;
 }
 
+/// Whether what an epilogue gathers of a tile's columns has registers to stay in, from one of a
+/// block's tiles to the next.
+constexpr bool gathered_stays(int columns) { return columns <= 64; }
+
 /// The cycles, for all of a multiprocessor's tiles, from the last product of one to the first of
 /// the next, in which its tensor cores idle. They follow from the instructions of a consumer's
 /// thread, so many for a tile and so many for each of its sums, counted in what ptxas makes of the
@@ -372,7 +376,12 @@ inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape
                                                               : Instructions{330, 12.1};
   const double sums = units_of_consumer(columns) * columns / 2;
   const auto most = static_cast<double>(divide_up(tiles, target.multiprocessors));
-  return most * (count.of_tile + count.of_sum * sums) * 2 / 0.75;
+  double instructions = most * (count.of_tile + count.of_sum * sums);
+  if (sums_columns && gathered_stays(columns)) {  // then only the last tile merges and stores it
+    const GatherPlan plan = gather_plan(product, s, target);
+    if (plan.column_tiles * plan.parts == 1) instructions -= (most - 1) * (64 + 3.6 * columns);
+  }
+  return instructions * 2 / 0.75;
 }
 
 }  // namespace wrn::cuda::v5
