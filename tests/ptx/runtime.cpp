@@ -75,8 +75,11 @@ std::map<const std::byte*, std::size_t>& variables() {  // address -> bytes
   static std::map<const std::byte*, std::size_t> all;
   return all;
 }
-/// The PTX of the newest architecture that there is PTX for.
+/// The PTX of the newest architecture that the device can run.
 std::string ptx_of(const FatWrapper& wrapper) {
+  cudaDeviceProp device;
+  if (cudaGetDeviceProperties(&device, 0) != cudaSuccess) return {};
+  const auto newest = static_cast<std::uint32_t>(device.major * 10 + device.minor);
   FatHeader header;
   std::memcpy(&header, wrapper.data, sizeof header);
   if (header.magic != kFatMagic) return {};
@@ -90,6 +93,7 @@ std::string ptx_of(const FatWrapper& wrapper) {
     const std::byte* const payload = p + entry.header_bytes;
     p = payload + entry.bytes;
     if (entry.kind != kPtx || entry.architecture <= architecture) continue;
+    if (entry.architecture > newest) continue;
     const std::size_t bytes = entry.compressed_bytes != 0 ? entry.compressed_bytes : entry.bytes;
     const unsigned long long whole = ZSTD_getFrameContentSize(payload, bytes);
     if (whole == ZSTD_CONTENTSIZE_ERROR || whole == ZSTD_CONTENTSIZE_UNKNOWN) {

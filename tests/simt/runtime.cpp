@@ -234,7 +234,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
   *p = {};
   std::strcpy(p->name, "emulated GPU");
-  p->major = 9;
+  p->major = environment_is("WRN_SIMT_ARCH", "80") ? 8 : 9;
   p->multiProcessorCount = 4;
   p->totalGlobalMem = simt::memory_size();
   p->sharedMemPerBlock = 48 << 10;
