@@ -341,8 +341,9 @@ class Ending {
   }
 
   /// Where in Columns::sum a column's are: such that those of a warp's lanes, N / 8 columns apart,
-  /// are in different banks. (160 and 192 columns are, as they stand.)
+  /// are in different banks. (160 columns are, as they stand.)
   static __device__ int place_of_column(int column) {
+    if constexpr (N == 192) return column ^ column / 96;
     if constexpr ((N & (N - 1)) != 0) return column;
     const int line = column / 32;
     return column ^ (line % 2 | line / 2 % 2 * 8 | line / 4 * 16);
