@@ -271,6 +271,12 @@ TEST_CASE("the barriers of a block") {
                  96, 96)[95] == 7);
 }
 
+TEST_CASE("a long loop of a few instructions between barriers is no deadlock") {
+  CHECK(run_body("mov.u32 %r1, 0;\nagain:\nbar.sync 0;\nadd.s32 %r1, %r1, 1;\n"
+                 "setp.lt.u32 %p1, %r1, 2000;\n@%p1 bra again;\nst.global.u32 [%rd1], %r1;",
+                 64, 64)[63] == 2000);
+}
+
 TEST_CASE("asynchronous copies arrive when they are waited for, zeros where nothing is read") {
   const std::vector<U32> copied = run_text(
       text_of("mov.u32 %r5, theirs;\nst.shared.u32 [%r5], 8;\nst.global.u32 [%rd0], 21;\n"

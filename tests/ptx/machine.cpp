@@ -311,7 +311,9 @@ Block::Block(const Kernel& kernel_, Extent grid_, Extent threads_, std::size_t s
 }
 
 /// Lets those go on whose barrier all have reached: as many as it says, or all that have not ended.
-void Block::pass_barriers() {
+/// Returns whether any do.
+bool Block::pass_barriers() {
+  bool passes = false;
   for (int barrier = 0; barrier < static_cast<int>(barriers.size()); ++barrier) {
     unsigned waiting = 0, alive = 0;
     for (const auto& warp : warps_) {
@@ -322,7 +324,9 @@ void Block::pass_barriers() {
     if (waiting == 0 || waiting < (state.threads != 0 ? state.threads : alive)) continue;
     const bool any = std::exchange(state.any, false);
     for (const auto& warp : warps_) warp->pass(barrier, any);
+    passes = true;
   }
+  return passes;
 }
 
 void Block::run(Extent index_) {
@@ -345,9 +349,9 @@ void Block::run(Extent index_) {
     }
     if (counts) counts->instructions += static_cast<std::uint64_t>(done);
     if (ended) return;
-    pass_barriers();
     // A poll that fails takes a few instructions.
-    idle = done <= 8 * static_cast<long>(warps_.size()) ? idle + 1 : 0;
+    const bool goes_on = pass_barriers() || done > 8 * static_cast<long>(warps_.size());
+    idle = goes_on ? 0 : idle + 1;
     if (idle < 1000) continue;
     std::string text;
     for (const auto& warp : warps_) {

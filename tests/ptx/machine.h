@@ -142,7 +142,7 @@ class Block {
   std::size_t shared_bytes() const { return shared_bytes_; }
 
  private:
-  void pass_barriers();
+  bool pass_barriers();
 
   std::size_t shared_bytes_;
   std::unique_ptr<std::byte[]> shared_memory_;
