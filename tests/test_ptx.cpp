@@ -271,10 +271,20 @@ TEST_CASE("the barriers of a block") {
                  96, 96)[95] == 7);
 }
 
-TEST_CASE("a long loop of a few instructions between barriers is no deadlock") {
+TEST_CASE("a long loop of a few instructions between barriers, of any kind, is no deadlock") {
   CHECK(run_body("mov.u32 %r1, 0;\nagain:\nbar.sync 0;\nadd.s32 %r1, %r1, 1;\n"
                  "setp.lt.u32 %p1, %r1, 2000;\n@%p1 bra again;\nst.global.u32 [%rd1], %r1;",
                  64, 64)[63] == 2000);
+  CHECK(run_text(text_of("setp.ne.u32 %p1, %r0, 0;\n@%p1 bra ready;\n"
+                         "mbarrier.init.shared::cta.b64 [theirs], 64;\nready:\nbar.sync 0;\n"
+                         "mov.u32 %r1, 0;\nsetp.ge.u32 %p1, %r0, 64;\n@%p1 bra "
+                         "end;\nagain:\nmbarrier.arrive.shared::cta.b64 _, [theirs];\n"
+                         "and.b32 %r2, %r1, 1;\npoll:\n"
+                         "mbarrier.try_wait.parity.shared::cta.b64 %p2, [theirs], %r2;\n"
+                         "@!%p2 bra poll;\nadd.s32 %r1, %r1, 1;\nsetp.lt.u32 %p1, %r1, 2000;\n"
+                         "@%p1 bra again;\nend:\nbar.sync 0;\nst.global.u32 [%rd1], %r1;",
+                         ".extern .shared .align 16 .b8 theirs[];\n"),
+                 128, 128, 8)[63] == 2000);
 }
 
 TEST_CASE("asynchronous copies arrive when they are waited for, zeros where nothing is read") {

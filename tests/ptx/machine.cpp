@@ -245,6 +245,8 @@ long Warp::run() {
         ++group.at;
         if ((predicate(instruction.at[0]) & group.lanes) != group.lanes) {
           group.state = Group::State::kWaitsForEvent;
+        } else {
+          block.event_came = true;
         }
         break;
     }
@@ -338,6 +340,7 @@ void Block::run(Extent index_) {
     warps_[w]->start(kAllLanes >> (kLanes - lanes));
   }
   for (int idle = 0; true;) {
+    event_came = false;
     long done = 0;
     bool ended = true;
     const std::size_t first = order() % warps_.size();
@@ -350,7 +353,8 @@ void Block::run(Extent index_) {
     if (counts) counts->instructions += static_cast<std::uint64_t>(done);
     if (ended) return;
     // A poll that fails takes a few instructions.
-    const bool goes_on = pass_barriers() || done > 8 * static_cast<long>(warps_.size());
+    const bool goes_on =
+        pass_barriers() || event_came || done > 8 * static_cast<long>(warps_.size());
     idle = goes_on ? 0 : idle + 1;
     if (idle < 1000) continue;
     std::string text;

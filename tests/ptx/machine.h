@@ -131,7 +131,8 @@ class Block {
     bool any = false;
   };
   std::array<Barrier, 16> barriers;
-  Range last_used{};  // of device memory, most likely to be used again
+  bool event_came = false;  // that a poll asked for
+  Range last_used{};        // of device memory, most likely to be used again
 
   const Kernel& kernel;
   const Extent grid, threads;
