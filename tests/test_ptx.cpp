@@ -212,6 +212,10 @@ TEST_CASE("lanes that part at a branch meet again") {
       "done:\nshfl.sync.bfly.b32 %r2|%p2, %r1, 31, 31, -1;\nst.global.u32 [%rd1], %r2;",
       32, 32);
   for (U32 lane = 0; lane < 32; ++lane) CHECK(sums[lane] == 31 - lane);
+  // Who waits for lanes that end goes on.
+  CHECK(run_body("setp.lt.u32 %p1, %r0, 4;\n@%p1 bra end;\nbar.warp.sync -1;\n"
+                 "st.global.u32 [%rd1], 9;\nend:",
+                 32, 32)[4] == 9);
   // A guard keeps lanes from an instruction.
   CHECK(run_body("setp.eq.u32 %p1, %r0, 1;\n@!%p1 bra skip;\nst.global.u32 [%rd1], 9;\nskip:\n"
                  "@%p1 st.global.u32 [%rd0+8], 4;",

@@ -193,6 +193,9 @@ void Warp::exit(Group& group, const Instruction& instruction, Lanes lanes) {
     if (of_lane.under_way()) fail(instruction, "with copies under way");
     of_lane = {};
   }
+  for (Group& other : groups_) {  // that may have waited for these
+    if (other.state == Group::State::kWaitsForLanes) other.state = Group::State::kReady;
+  }
   group.lanes &= ~lanes;
   ++group.at;
   if (group.lanes == 0) groups_.erase(groups_.begin() + (&group - groups_.data()));
