@@ -399,6 +399,15 @@ TEST_CASE("faults are named") {
                               "shfl.sync.bfly.b32 %r2, %r0, 31, 31, 0xFFFFFFF0;\nend:\n"),
                       32),
              contains("reads a lane that does not take part"));
+  for (const char* mask : {"0xFF", "%r0"}) {
+    CHECK_THAT(fault_of(text_of(std::string("bar.warp.sync ") + mask + ";"), 32),
+               contains("is carried out by lanes that are not those it names"));
+  }
+  const std::string load =
+      "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r1, %r2, %r3, %r4}, [theirs];";
+  CHECK_THAT(fault_of(text_of(load, shared), 16, 16), contains("lacks lanes"));
+  CHECK_THAT(fault_of(text_of("setp.eq.u32 %p1, %r0, 0;\n@%p1 ret;\n" + load, shared), 32, 16),
+             contains("lacks lanes"));
   CHECK_THAT(
       fault_of(text_of("mov.u64 %rd2, 0;\nsetp.eq.u32 %p1, 0, 0;\n"
                        "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "

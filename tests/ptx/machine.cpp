@@ -150,6 +150,20 @@ void Warp::fail(const Instruction& instruction, const std::string& what) const {
                           instruction.text, what));
 }
 
+/// The lanes that must carry it out together. All of them name the same.
+Lanes Warp::lanes_named(const Group& group, const Instruction& instruction) {
+  if (instruction.kind == Kind::kAligned) return kAllLanes;
+  const Lanes* by_lane = at<Lanes>(instruction.at.back());
+  const Lanes named = by_lane[std::countr_zero(group.lanes)];
+  for (Lanes rest = group.lanes; rest != 0; rest &= rest - 1) {
+    const int lane = std::countr_zero(rest);
+    if (by_lane[lane] != named || (named >> lane & 1) == 0) {
+      fail(instruction, "is carried out by lanes that are not those it names");
+    }
+  }
+  return named;
+}
+
 /// Those that are behind go first, so that lanes that parted meet again as soon as they can.
 Group* Warp::lowest_ready() {
   Group* lowest = nullptr;
@@ -232,12 +246,13 @@ long Warp::run() {
         break;
       case Kind::kTogether:
       case Kind::kAligned: {
-        const Lanes named = instruction.kind == Kind::kAligned
-                                ? kAllLanes
-                                : at<Lanes>(instruction.at.back())[std::countr_zero(group.lanes)];
+        const Lanes named = lanes_named(group, instruction);
         if ((named & alive() & ~group.lanes) != 0) {
           group.state = Group::State::kWaitsForLanes;
         } else {
+          if (instruction.kind == Kind::kAligned && group.lanes != kAllLanes) {
+            fail(instruction, "lacks lanes");
+          }
           if (instruction.execute) instruction.execute(*this, instruction, group.lanes);
           ++group.at;
         }

@@ -95,6 +95,7 @@ class Warp {
   void arrive(Group&, const Instruction&);
   void branch(Group&, const Instruction&, Lanes taken);
   void exit(Group&, const Instruction&, Lanes lanes);
+  Lanes lanes_named(const Group&, const Instruction&);
   Group* lowest_ready();
   void merge();
 
