@@ -382,6 +382,16 @@ TEST_CASE("faults are named") {
   CHECK_THAT(
       fault_of(text_of("setp.lt.u32 %p1, %r0, 32;\n@%p1 bra end;\nbar.sync 1, 64;\nend:\n"), 64),
       contains("nothing goes on: warp 1, lanes ffffffff at bar.sync"));
+  CHECK_THAT(fault_of(text_of("setp.lt.u32 %p1, %r0, 16;\n@%p1 bra other;\nbar.sync 0;\nret;\n"
+                              "other:\nbar.sync 0;"),
+                      32),
+             contains("nothing goes on: warp 0, lanes ffff0000 at bar.sync"));
+  CHECK_THAT(fault_of(text_of("bar.sync 16;"), 32), contains("names no barrier"));
+  CHECK_THAT(fault_of(text_of("bar.sync 1, 48;"), 64), contains("is for a part of a warp"));
+  CHECK_THAT(fault_of(text_of("bar.sync 1, 32;"), 64), contains("has more threads than it is for"));
+  CHECK_THAT(
+      fault_of(text_of("and.b32 %r1, %r0, 32;\nadd.s32 %r1, %r1, 64;\nbar.sync 1, %r1;"), 64),
+      contains("is for another number of threads than those that wait there"));
   CHECK_THAT(fault_of(text_of("mov.u32 %r5, theirs;\nmbarrier.init.shared::cta.b64 [%r5], 2;\n"
                               "again:\nmbarrier.try_wait.parity.shared::cta.b64 %p1, [%r5], 0;\n"
                               "@!%p1 bra again;",

@@ -105,21 +105,18 @@ void Warp::arrive(Group& group, const Instruction& instruction) {
   if (barrier >= block.barriers.size()) fail(instruction, "names no barrier");
   group.state = Group::State::kWaitsForBlock;
   group.barrier = static_cast<int>(barrier);
-  block.barriers[barrier].threads =
-      operands > 1 ? at<unsigned>(instruction.at[first + 1])[lane] : 0;
-  if (first == 1 && (predicate(instruction.at.back()) & group.lanes) != 0) {
-    block.barriers[barrier].any = true;
+  Block::Barrier& state = block.barriers[barrier];
+  const unsigned threads = operands > 1 ? at<unsigned>(instruction.at[first + 1])[lane] : 0;
+  if (threads % kLanes != 0) fail(instruction, "is for a part of a warp");
+  if (state.waiting != 0 && state.threads != threads) {
+    fail(instruction, "is for another number of threads than those that wait there");
   }
-}
-
-Lanes Warp::waiting_at(int barrier) const {
-  Lanes lanes = 0;
-  for (const Group& group : groups_) {
-    if (group.state == Group::State::kWaitsForBlock && group.barrier == barrier) {
-      lanes |= group.lanes;
-    }
+  state.threads = threads;
+  state.waiting += static_cast<unsigned>(std::popcount(group.lanes));
+  if (threads != 0 && state.waiting > threads) {
+    fail(instruction, "has more threads than it is for");
   }
-  return lanes;
+  if (first == 1 && (predicate(instruction.at.back()) & group.lanes) != 0) state.any = true;
 }
 
 void Warp::pass(int barrier, bool any) {
@@ -242,7 +239,11 @@ long Warp::run() {
         exit(group, instruction, lanes);
         break;
       case Kind::kBarrier:
-        arrive(group, instruction);
+        if ((alive() & ~group.lanes) != 0) {
+          group.state = Group::State::kWaitsForLanes;
+        } else {
+          arrive(group, instruction);
+        }
         break;
       case Kind::kTogether:
       case Kind::kAligned: {
@@ -335,14 +336,13 @@ Block::Block(const Kernel& kernel_, Extent grid_, Extent threads_, std::size_t s
 bool Block::pass_barriers() {
   bool passes = false;
   for (int barrier = 0; barrier < static_cast<int>(barriers.size()); ++barrier) {
-    unsigned waiting = 0, alive = 0;
-    for (const auto& warp : warps_) {
-      alive += static_cast<unsigned>(std::popcount(warp->alive()));
-      waiting += static_cast<unsigned>(std::popcount(warp->waiting_at(barrier)));
-    }
     Barrier& state = barriers[static_cast<std::size_t>(barrier)];
-    if (waiting == 0 || waiting < (state.threads != 0 ? state.threads : alive)) continue;
-    const bool any = std::exchange(state.any, false);
+    unsigned alive = 0;
+    for (const auto& warp : warps_) alive += static_cast<unsigned>(std::popcount(warp->alive()));
+    if (state.waiting == 0 || state.waiting < (state.threads != 0 ? state.threads : alive)) {
+      continue;
+    }
+    const bool any = std::exchange(state, {}).any;
     for (const auto& warp : warps_) warp->pass(barrier, any);
     passes = true;
   }

@@ -65,9 +65,7 @@ class Warp {
   void start(Lanes lanes);
   bool has_ended() const { return groups_.empty(); }
   Lanes alive() const;
-  /// Lanes that wait at a barrier of the block.
-  Lanes waiting_at(int barrier) const;
-  /// Lets them go on; `any`: what bar.red.or gives.
+  /// Lets those go on that wait at a barrier of the block; `any`: what bar.red.or gives.
   void pass(int barrier, bool any);
   /// Where its lanes are, for a message.
   std::string where() const;
@@ -125,10 +123,10 @@ class Block {
   /// Runs the block at `index` of the grid from beginning to end.
   void run(Extent index);
 
-  /// A barrier's threads have not all arrived: how many it is for (0: all there are), and whether
-  /// any that arrived said so.
+  /// A barrier's threads have not all arrived: how many wait, how many it is for (0: all there
+  /// are), and whether any that arrived said so.
   struct Barrier {
-    unsigned threads = 0;
+    unsigned waiting = 0, threads = 0;
     bool any = false;
   };
   std::array<Barrier, 16> barriers;

@@ -26,7 +26,7 @@ enum class Kind : std::uint8_t {
   kBranch,
   kExit,
   // These have no guard:
-  kBarrier,   // of a block's threads
+  kBarrier,   // of a block's threads, and of all lanes of a warp that have not ended
   kTogether,  // of the lanes that its last operand names
   kAligned,   // of all lanes of a warp
   kPoll,      // asks whether something has happened: others go first where it has not
