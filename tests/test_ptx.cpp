@@ -379,6 +379,12 @@ TEST_CASE("faults are named") {
              contains("is not aligned: 4 bytes"));
   CHECK_THAT(fault_of(text_of(".local .align 4 .b8 mine[4];\nst.local.u32 [mine+4], 1;"), 1),
              contains("is outside of local memory: 4 bytes at 4 of 4"));
+  CHECK_THAT(fault_of(text_of(".local .align 4 .b8 mine[4];\nst.local.u32 [mine+-4], 1;"), 1),
+             contains("is outside of local memory: 4 bytes at -4 of 4"));
+  CHECK_THAT(fault_of(text_of("mov.u64 %rd2, -4;\nld.global.u32 %r1, [%rd2];"), 1),
+             contains("is outside of device memory: 4 bytes at 0xfffffffffffffffc"));
+  CHECK_THAT(fault_of(text_of("st.shared.u32 [theirs+-4], 1;", shared), 1, 16),
+             contains("is outside of shared memory: 4 bytes at -4 of 16"));
   CHECK_THAT(
       fault_of(text_of("setp.lt.u32 %p1, %r0, 32;\n@%p1 bra end;\nbar.sync 1, 64;\nend:\n"), 64),
       contains("nothing goes on: warp 1, lanes ffffffff at bar.sync"));

@@ -293,9 +293,12 @@ std::byte* Warp::shared(const Instruction& instruction, std::uint64_t address, s
 std::byte* Warp::global(const Instruction& instruction, std::uint64_t address, std::size_t bytes) {
   Range& last = block.last_used;
   auto* p = reinterpret_cast<std::byte*>(address);
-  if (p < last.begin || p + bytes > last.end) {
+  const auto is_outside = [&] {  // also where address + bytes begins at 0 again
+    return p < last.begin || p >= last.end || bytes > static_cast<std::size_t>(last.end - p);
+  };
+  if (is_outside()) {
     last = device_memory(p);
-    if (p < last.begin || p + bytes > last.end) {
+    if (is_outside()) {
       fail(instruction,
            fmt::format("is outside of device memory: {} bytes at {:#x}", bytes, address));
     }
@@ -307,9 +310,9 @@ std::byte* Warp::global(const Instruction& instruction, std::uint64_t address, s
 std::byte* Warp::local(const Instruction& instruction, int lane, std::uint64_t address,
                        std::size_t bytes) {
   const std::size_t each = block.kernel.local_bytes;
-  if (address + bytes > each) {
-    fail(instruction,
-         fmt::format("is outside of local memory: {} bytes at {} of {}", bytes, address, each));
+  if (address > each || bytes > each - address) {
+    fail(instruction, fmt::format("is outside of local memory: {} bytes at {} of {}", bytes,
+                                  static_cast<std::int64_t>(address), each));
   }
   check_alignment(instruction, address, bytes);
   return local_.data() + static_cast<std::size_t>(lane) * each + address;
