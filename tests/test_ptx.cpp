@@ -191,6 +191,12 @@ TEST_CASE("memory of all kinds, and what a narrow load extends") {
               "st.global.u32 [%rd1], %r1;"),
       3, 3);
   CHECK(local == std::vector<U32>{0, 1, 2});
+  const std::vector<U32> fresh = run_text(
+      text_of(".local .align 4 .b8 mine[4];\nld.local.u32 %r1, [mine];\nst.local.u32 [mine], 7;\n"
+              "mov.u32 %r2, %ctaid.x;\nmul.wide.u32 %rd2, %r2, 4;\nadd.s64 %rd2, %rd0, %rd2;\n"
+              "st.global.u32 [%rd2], %r1;"),
+      1, 2, 0, 2);
+  CHECK(fresh == std::vector<U32>{0xFFFFFFFF, 0xFFFFFFFF});
   // Shared memory is the block's, the launch's after the kernel's own.
   const std::vector<U32> shared = run_text(
       text_of(".shared .align 4 .b8 own[8];\nmov.u32 %r2, own;\nmov.u32 %r3, theirs;\n"

@@ -71,6 +71,7 @@ Warp::Warp(Block& block_, int number_)
 }
 
 void Warp::start(Lanes lanes) {
+  std::fill(local_.begin(), local_.end(), std::byte{0xFF});  // not what the block before left
   groups_.clear();
   groups_.push_back({0, lanes});
   for (const Initial& initial : block.kernel.initial) {
