@@ -448,12 +448,18 @@ TEST_CASE("what is not understood is refused when it is read") {
   const auto refusal = [](const std::string& body) { return fault_of(text_of(body), 1); };
   const auto contains = [](const std::string& text) { return Catch::Matchers::Contains(text); };
   CHECK_THAT(refusal("lop3.b32 %r1, %r1, %r2, %r3, 0;"),
-             contains("line ") && contains("the instruction lop3.b32 is not known"));
+             contains("line 19: the instruction lop3.b32 is not known"));
   CHECK_THAT(refusal("add.s32 %r1, %r2;"), contains("another number of operands"));
   CHECK_THAT(refusal("add.s32 %r1, %r2, %rd3;"), contains("a register of another width"));
-  CHECK_THAT(refusal("bra nowhere;"), contains("no label nowhere"));
+  CHECK_THAT(refusal("bra nowhere;"), contains("line 19: no label nowhere"));
   CHECK_THAT(refusal("mov.u32 %r1, %clock;"), contains("no register %clock"));
   CHECK_THAT(refusal("mov.u64 %rd1, nothing;"), contains("no symbol nothing"));
   CHECK_THAT(refusal("@%p1 bar.sync 0;"), contains("bar.sync has a guard"));
   CHECK_THAT(refusal("mov.u32 %r1, 12x;"), contains("'12x' is not a number"));
+  const std::string text = text_of("mov.u32 %r1, 1;") + ".func f() {}\n.global .b8 x[4];";
+  for (std::size_t end = text.find("(") + 1; end < text.size(); ++end) {  // whatever is missing
+    const std::string fault = fault_of(text.substr(0, end), 1);
+    if (fault != "none") CHECK_THAT(fault, contains("line "));
+  }
+  CHECK_THAT(fault_of(text.substr(0, text.find("%tid")), 1), contains("line 16: the text ends"));
 }

@@ -93,6 +93,7 @@ class Reader {
     try {
       while (!now().text.empty()) {
         const Token token = take();
+        line_ = token.line;
         if (token == ".entry") {
           Kernel kernel = read_kernel();
           program_.kernels.emplace(kernel.name, std::move(kernel));
@@ -104,7 +105,7 @@ class Reader {
         }  // .version, .target, .visible, ...: nothing to do
       }
     } catch (const std::exception& error) {
-      throw std::runtime_error("line " + std::to_string(now().line) + ": " + error.what());
+      throw std::runtime_error("line " + std::to_string(line_) + ": " + error.what());
     }
     return std::move(program_);
   }
@@ -112,9 +113,8 @@ class Reader {
  private:
   const Token& now() const { return tokens_[next_]; }
   Token take() {
-    const Token token = now();
-    if (!token.text.empty()) ++next_;
-    return token;
+    if (now().text.empty()) throw std::runtime_error("the text ends");
+    return tokens_[next_++];
   }
   bool take_if(std::string_view text) {
     if (!(now() == text)) return false;
@@ -149,7 +149,7 @@ class Reader {
     bool shared = false, external = false, has_values = false;
     std::size_t alignment = 1, bytes = 1;
     std::string name;
-    for (; !token.text.empty() && !(token == ";"); token = take()) {
+    for (; !(token == ";"); token = take()) {
       if (token == ".shared") shared = true;
       if (token == ".extern") external = true;
       if (token == ".func") return skip_function();
@@ -166,12 +166,12 @@ class Reader {
     }
   }
   void skip_function() {
-    while (!now().text.empty() && !(now() == "{") && !(now() == ";")) take();
+    while (!(now() == "{") && !(now() == ";")) take();
     int depth = 0;
     do {
       const Token token = take();
       depth += token == "{" ? 1 : token == "}" ? -1 : 0;
-    } while (depth > 0 && !now().text.empty());
+    } while (depth > 0);
   }
 
   Kernel read_kernel() {
@@ -246,7 +246,7 @@ class Reader {
     scopes_.emplace_back();
     while (!take_if("}")) {
       const Token token = now();
-      if (token.text.empty()) throw std::runtime_error("a kernel does not end");
+      line_ = token.line;
       if (token == "{") {
         read_scope();
       } else if (token == ".reg") {
@@ -257,7 +257,7 @@ class Reader {
         read_memory(token == ".shared");
       } else if (token.text.starts_with('.')) {  // .pragma
         while (!take_if(";")) take();
-      } else if (tokens_[next_ + 1] == ":") {
+      } else if (!token.text.empty() && tokens_[next_ + 1] == ":") {
         scopes_.back().labels[std::string(take().text)] = count();
         take();
       } else {
@@ -270,6 +270,7 @@ class Reader {
       if (const auto found = scope.labels.find(label); found != scope.labels.end()) {
         kernel_.instructions[instruction].target = found->second;
       } else if (scopes_.empty()) {
+        line_ = kernel_.instructions[instruction].line;
         throw std::runtime_error("no label " + label);
       } else {
         scopes_.back().branches.emplace_back(instruction, label);
@@ -340,7 +341,8 @@ class Reader {
 
   Operand read_operand() {
     const Token token = now();
-    if (token == "-" || std::isdigit(static_cast<unsigned char>(token.text[0]))) {
+    if (token == "-" ||
+        (!token.text.empty() && std::isdigit(static_cast<unsigned char>(token.text[0])))) {
       return {0, kNone, take_number(), {}};
     }
     take();
@@ -407,7 +409,7 @@ class Reader {
 
   void read_instruction() {
     Instruction instruction;
-    instruction.line = now().line;
+    instruction.line = line_;
     if (take_if("@")) {
       instruction.guard_negated = take_if("!");
       const Operand guard = read_operand();
@@ -476,6 +478,7 @@ class Reader {
   };
   std::vector<Token> tokens_;
   std::size_t next_ = 0;
+  int line_ = 0;                                               // of what is being read
   std::vector<Shared> shared_;                                 // those outside of kernels
   std::map<std::string, std::uint64_t, std::less<>> globals_;  // name -> address
   Program program_;
