@@ -222,6 +222,10 @@ TEST_CASE("lanes that part at a branch meet again") {
   CHECK(run_body("setp.lt.u32 %p1, %r0, 4;\n@%p1 bra end;\nbar.warp.sync -1;\n"
                  "st.global.u32 [%rd1], 9;\nend:",
                  32, 32)[4] == 9);
+  // A label may be a kernel's end.
+  CHECK(run_body("st.global.u32 [%rd1], 9;\nsetp.lt.u32 %p1, %r0, 4;\n@%p1 bra end;\nret;\nend:\n"
+                 "}\n.entry other()\n{",
+                 1, 1)[0] == 9);
   // A guard keeps lanes from an instruction.
   CHECK(run_body("setp.eq.u32 %p1, %r0, 1;\n@!%p1 bra skip;\nst.global.u32 [%rd1], 9;\nskip:\n"
                  "@%p1 st.global.u32 [%rd0+8], 4;",
@@ -301,7 +305,8 @@ TEST_CASE("asynchronous copies arrive when they are waited for, zeros where noth
   const std::vector<U32> copied = run_text(
       text_of("mov.u32 %r5, theirs;\nst.shared.u32 [%r5], 8;\nst.global.u32 [%rd0], 21;\n"
               "cp.async.ca.shared.global [%r5], [%rd0], 4, 4;\ncp.async.commit_group;\n"
-              "cp.async.ca.shared.global [%r5+4], [%rd0], 4, 0;\ncp.async.commit_group;\n"
+              "add.s32 %r6, %r5, 4;\n"
+              "cp.async.ca.shared.global [%r6], [%rd0], 4, 0;\ncp.async.commit_group;\n"
               "ld.shared.u32 %r1, [%r5];\nst.global.u32 [%rd0+4], %r1;\n"
               "cp.async.wait_group 1;\nld.shared.u32 %r1, [%r5];\nst.global.u32 [%rd0+8], %r1;\n"
               "cp.async.wait_group 0;\nld.shared.u32 %r1, [%r5+4];\nst.global.u32 [%rd0+12], %r1;",
@@ -454,6 +459,11 @@ TEST_CASE("what is not understood is refused when it is read") {
   CHECK_THAT(refusal("bra nowhere;"), contains("line 19: no label nowhere"));
   CHECK_THAT(refusal("mov.u32 %r1, %clock;"), contains("no register %clock"));
   CHECK_THAT(refusal("mov.u64 %rd1, nothing;"), contains("no symbol nothing"));
+  CHECK_THAT(refusal("mov.u64 %rd1, %rd2+8;"),
+             contains("has an offset that is not of its only address"));
+  CHECK_THAT(refusal("cp.async.ca.shared.global [%r1], [%rd0+4], 4, 4;"),
+             contains("has an offset that is not of its only address"));
+  CHECK_THAT(refusal("ld.u32 %r1, [%rd1];"), contains("the instruction ld.u32 is not known"));
   CHECK_THAT(refusal("@%p1 bar.sync 0;"), contains("bar.sync has a guard"));
   CHECK_THAT(refusal("mov.u32 %r1, 12x;"), contains("'12x' is not a number"));
   const std::string text = text_of("mov.u32 %r1, 1;") + ".func f() {}\n.global .b8 x[4];";

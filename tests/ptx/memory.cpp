@@ -130,6 +130,7 @@ Operation find_memory(const std::string& full_name, const std::string& given) {
   take(name, ".nc");  // of memory that nobody writes
   const int count = take(name, ".v4") ? 4 : take(name, ".v2") ? 2 : 1;
   const std::size_t dot = name.find('.', 3);
+  if (dot == std::string::npos) return {};  // of generic addresses
   const std::string space = name.substr(3, dot - 3), type = name.substr(dot);
   const std::size_t value = is_load ? 0 : 1;  // the first of the operands that are values
   // A constant that is stored has the width of what it is stored as.

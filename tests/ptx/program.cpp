@@ -198,6 +198,11 @@ class Reader {
       }
     }
     read_scope();
+    Instruction end;  // for lanes that come to it
+    end.kind = Kind::kExit;
+    end.line = line_;
+    end.text = "the end";
+    kernel_.instructions.push_back(std::move(end));
     const std::size_t begin = divide_up(kernel_.shared_bytes, 1024) * 1024;
     kernel_.shared_bytes = kernel_.shared_bytes == 0 ? 0 : begin;
     for (const Shared& each : shared_) {
@@ -419,13 +424,16 @@ class Reader {
     std::string label;
     std::vector<Operand> operands;
     std::string given;
+    int addresses = 0, offsets = 0;
     while (!take_if(";")) {
-      if (take_if(",") || take_if("|") || take_if("{") || take_if("}") || take_if("[") ||
-          take_if("]")) {
+      if (take_if("[")) {
+        ++addresses;
         continue;
       }
+      if (take_if(",") || take_if("|") || take_if("{") || take_if("}") || take_if("]")) continue;
       if (take_if("+")) {
-        instruction.constant += static_cast<std::int64_t>(take_number());
+        ++offsets;
+        instruction.constant = static_cast<std::int64_t>(take_number());
         continue;
       }
       if (take_if("!")) {  // of a predicate that is asked for its opposite
@@ -446,6 +454,9 @@ class Reader {
     instruction.kind = operation.kind;
     if (!operation.execute && operation.kind == Kind::kPlain) {
       throw std::runtime_error("the instruction " + instruction.text + " is not known");
+    }
+    if (offsets > 0 && (addresses != 1 || offsets != 1)) {
+      throw std::runtime_error(instruction.text + " has an offset that is not of its only address");
     }
     if (instruction.guard != kNone && operation.kind > Kind::kExit) {
       throw std::runtime_error(instruction.text + " has a guard");

@@ -229,8 +229,7 @@ void copy_async(Warp& warp, const Instruction& i, Lanes lanes) {
     if (read > bytes) warp.fail(i, "reads more than it copies");
     const U64 source = warp.at<U64>(i.at[1])[lane];
     if (source % bytes != 0) warp.fail(i, "is not aligned");
-    Copy copy{warp.shared(i, warp.at<U32>(i.at[0])[lane] + static_cast<U32>(i.constant), bytes),
-              nullptr, bytes, read};
+    Copy copy{warp.shared(i, warp.at<U32>(i.at[0])[lane], bytes), nullptr, bytes, read};
     if (read > 0) copy.from = warp.global(i, source, read);
     to[lane] = copy.to;
     from[lane] = copy.from;
