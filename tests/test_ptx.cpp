@@ -119,6 +119,11 @@ TEST_CASE("floats") {
   CHECK(float_of("rcp.rn.f32 %f1, 0f40400000;") == 1.0F / 3);
   CHECK(float_of("rsqrt.approx.f32 %f1, 0f40800000;") == 0.5F);
   CHECK(float_of("ex2.approx.ftz.f32 %f1, 0f40400000;") == 8);
+  CHECK(float_of("ex2.approx.ftz.f32 %f1, 0fC3020000;") == 0);  // 2^-130 is subnormal
+  for (const char* zeros : {"0f00000000, 0f80000000;", "0f80000000, 0f00000000;"}) {
+    CHECK(std::signbit(float_of(std::string("min.f32 %f1, ") + zeros)));
+    CHECK_FALSE(std::signbit(float_of(std::string("max.f32 %f1, ") + zeros)));
+  }
   CHECK(float_of("neg.f32 %f1, 0f40400000;") == -3);
   CHECK(float_of("max.f32 %f1, 0f40400000, 0f3F800000;") == 3);
   CHECK(float_of(std::string("max.f32 %f1, ") + kNan + ", 0f3F800000;") == 1);

@@ -165,6 +165,7 @@ T insert_bits(T a, T b, U32 position, U32 length) {
   std::fesetround(mode);
   return sum;
 }
+float flush(float a) { return std::fpclassify(a) == FP_SUBNORMAL ? std::copysign(0.0F, a) : a; }
 float saturate(float a) { return a > 0 ? std::fmin(a, 1.0F) : 0; }  // of a NaN: 0
 U32 bf16_of(float a) {
   const U32 bits = std::bit_cast<U32>(a);
@@ -180,7 +181,8 @@ U32 tf32_of(float a) {  // ties away from zero
 template <typename T>
 T smaller(T a, T b) {
   if constexpr (std::is_floating_point_v<T>) {
-    return std::fmin(a, b);  // passes over a NaN, as min.f32 does
+    if (a == b) return std::signbit(a) ? a : b;  // -0 is less than 0
+    return std::fmin(a, b);                      // passes over a NaN, as min.f32 does
   } else {
     return a < b ? a : b;
   }
@@ -188,6 +190,7 @@ T smaller(T a, T b) {
 template <typename T>
 T larger(T a, T b) {
   if constexpr (std::is_floating_point_v<T>) {
+    if (a == b) return std::signbit(a) ? b : a;
     return std::fmax(a, b);
   } else {
     return a > b ? a : b;
@@ -314,7 +317,8 @@ Table make_table() {
   t["bfi.b64"] = lanewise<insert_bits<U64>, U64, U64, U64, U32, U32>();
 
   t["fma.rm.f32"] = lanewise<fma_down, float, float, float, float>();
-  t["ex2.approx.ftz.f32"] = lanewise<[](float a) { return std::exp2(a); }, float, float>();
+  t["ex2.approx.ftz.f32"] =
+      lanewise<[](float a) { return flush(std::exp2(flush(a))); }, float, float>();
   t["rsqrt.approx.f32"] =
       lanewise<[](float a) -> float { return 1 / std::sqrt(double{a}); }, float, float>();
 
