@@ -420,11 +420,19 @@ TEST_CASE("faults are named") {
                               shared),
                       1, 8),
              contains("nothing goes on: warp 0"));
-  CHECK_THAT(fault_of(text_of("mov.u32 %r5, theirs;\nmbarrier.init.shared::cta.b64 [%r5], 0;\n"
+  CHECK_THAT(fault_of(text_of("mov.u32 %r5, theirs;\nmbarrier.init.shared::cta.b64 [%r5], 1;\n"
+                              "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r5], 16;\n"
                               "mbarrier.arrive.shared::cta.b64 _, [%r5];",
                               shared),
                       1, 8),
              contains("arrives once too often"));
+  for (const char* count : {"0", "65537"}) {
+    CHECK_THAT(
+        fault_of(
+            text_of(std::string("mbarrier.init.shared::cta.b64 [theirs], ") + count + ";", shared),
+            1, 8),
+        contains("is for 0 arrivals, or more than 32767"));
+  }
   CHECK_THAT(fault_of(text_of("cp.async.ca.shared.global [theirs], [%rd0], 4, 4;", shared), 1, 16),
              contains("ret with copies under way"));
   CHECK_THAT(fault_of(text_of("setp.lt.u32 %p1, %r0, 4;\n@%p1 bra end;\n"

@@ -284,10 +284,11 @@ void arrive(Warp& warp, const Instruction& i, Lanes lanes) {
 void init_barrier(Warp& warp, const Instruction& i, Lanes lanes) {
   for (; lanes != 0; lanes &= lanes - 1) {
     const int lane = first_of(lanes);
-    const auto count = static_cast<std::uint16_t>(warp.at<U32>(i.at[1])[lane]);
+    const U32 count = warp.at<U32>(i.at[1])[lane];
+    if (count == 0 || count > 0x7FFF) warp.fail(i, "is for 0 arrivals, or more than 32767");
     const U32 address = warp.at<U32>(i.at[0])[lane] + static_cast<U32>(i.constant);
     MemoryBarrier& barrier = barrier_at(warp, i, address);
-    barrier.count = count;
+    barrier.count = static_cast<std::uint16_t>(count);
     barrier.pending = count & 0x7FFF;
     barrier.phase = 0;
     barrier.bytes = 0;
