@@ -129,10 +129,6 @@ T shift_right(T a, U32 n) {
   if (n > kMost) return std::is_signed_v<T> && a < 0 ? static_cast<T>(-1) : 0;
   return static_cast<T>(a >> n);
 }
-template <typename Wide, typename T>
-T high(T a, T b) {
-  return static_cast<T>(Wide{a} * b >> 32);
-}
 template <typename T>
 T divide(T a, T b) {  // what a division by zero gives is not specified
   if (b == 0) return static_cast<T>(-1);
@@ -309,8 +305,9 @@ Table make_table() {
   t["mul.wide.u16"] = lanewise<[](U16 a, U16 b) { return U32{a} * b; }, U32, U16, U16>();
   t["mul.wide.u32"] = lanewise<[](U32 a, U32 b) { return U64{a} * b; }, U64, U32, U32>();
   t["mul.wide.s32"] = lanewise<[](S32 a, S32 b) { return S64{a} * b; }, S64, S32, S32>();
-  t["mul.hi.u32"] = lanewise<high<U64, U32>, U32, U32, U32>();
-  t["mul.hi.s32"] = lanewise<high<S64, S32>, S32, S32, S32>();
+  t["mul.hi.s32"] =
+      lanewise<[](S32 a, S32 b) -> S32 { return static_cast<S32>((S64{a} * b >> 32)); }, S32, S32,
+               S32>();
   t["popc.b32"] = lanewise<[](U32 a) -> U32 { return std::popcount(a); }, U32, U32>();
   t["clz.b32"] = lanewise<[](U32 a) -> U32 { return std::countl_zero(a); }, U32, U32>();
   t["bfi.b32"] = lanewise<insert_bits<U32>, U32, U32, U32, U32, U32>();
@@ -344,7 +341,7 @@ Table make_table() {
   t["cvt.rna.tf32.f32"] = lanewise<tf32_of, U32, float>();
 
   // Addresses in a space and addresses in all are the same numbers here.
-  for (const char* name : {"cvta.to.global.u64", "cvta.param.u64", "cvta.local.u64"}) {
+  for (const char* name : {"cvta.to.global.u64", "cvta.param.u64"}) {
     t[name] = t["mov.u64"];
   }
   return t;

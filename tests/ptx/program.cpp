@@ -436,10 +436,6 @@ class Reader {
         instruction.constant = static_cast<std::int64_t>(take_number());
         continue;
       }
-      if (take_if("!")) {  // of a predicate that is asked for its opposite
-        instruction.text += ".not";
-        continue;
-      }
       if (instruction.text == "bra" || instruction.text == "bra.uni") {
         label = take().text;
         continue;

@@ -24,7 +24,7 @@ int first_of(Lanes lanes) { return std::countr_zero(lanes); }
 float of_bf16(std::uint16_t bits) { return std::bit_cast<float>(U32{bits} << 16); }
 
 // --- 9.7.9.6 shfl.sync, 9.7.13.9 vote.sync -------------------------------------------------------
-enum class Shuffle { kUp, kDown, kButterfly, kIndex };
+enum class Shuffle { kUp, kButterfly, kIndex };
 
 template <Shuffle mode, bool with_predicate>
 void shuffle(Warp& warp, const Instruction& i, Lanes lanes) {
@@ -43,9 +43,7 @@ void shuffle(Warp& warp, const Instruction& i, Lanes lanes) {
       source = lane - by;
       inside = source >= last;
     } else {
-      source = mode == Shuffle::kDown        ? lane + by
-               : mode == Shuffle::kButterfly ? lane ^ by
-                                             : first | (by & ~segment);
+      source = mode == Shuffle::kButterfly ? lane ^ by : first | (by & ~segment);
       inside = source <= last;
     }
     if (!inside) source = lane;
@@ -70,11 +68,10 @@ Operation shuffle_of(const std::string& given) {
           with_predicate ? "4p4444" : "44444", Kind::kTogether};
 }
 
-template <bool negated>
 void ballot(Warp& warp, const Instruction& i, Lanes lanes) {
   const Lanes p = warp.predicate(i.at[1]);
   for (int lane = 0; lane < kLanes; ++lane) {
-    if ((lanes >> lane & 1) != 0) warp.at<U32>(i.at[0])[lane] = (negated ? ~p : p) & lanes;
+    if ((lanes >> lane & 1) != 0) warp.at<U32>(i.at[0])[lane] = p & lanes;
   }
 }
 
@@ -393,14 +390,10 @@ void nothing(Warp&, const Instruction&, Lanes) {}
 
 Operation find_tensor(const std::string& name, const std::string& given) {
   if (name == "shfl.sync.up.b32") return shuffle_of<Shuffle::kUp>(given);
-  if (name == "shfl.sync.down.b32") return shuffle_of<Shuffle::kDown>(given);
   if (name == "shfl.sync.bfly.b32") return shuffle_of<Shuffle::kButterfly>(given);
   if (name == "shfl.sync.idx.b32") return shuffle_of<Shuffle::kIndex>(given);
   if (name == "vote.sync.ballot.b32" || name == "vote.ballot.sync.b32") {
-    return {ballot<false>, "4p4", Kind::kTogether};
-  }
-  if (name == "vote.sync.ballot.b32.not" || name == "vote.ballot.sync.b32.not") {
-    return {ballot<true>, "4p4", Kind::kTogether};
+    return {ballot, "4p4", Kind::kTogether};
   }
 
   if (name == "ldmatrix.sync.aligned.m8n8.x4.shared.b16") {
