@@ -60,6 +60,7 @@ struct Kernels {
     const char* path = std::getenv("WRN_PTX_LOG");
     std::FILE* file = path ? std::fopen(path, "a") : nullptr;
     if (!file) return;
+    std::setvbuf(file, nullptr, _IONBF, 0);  // one write, which other programs do not interrupt
     std::string lines;
     for (const auto& [address, kernel] : registered) lines += "has\t" + kernel.name + '\n';
     for (const auto& [name, count] : launches) lines += "launched\t" + name + '\n';
