@@ -56,6 +56,10 @@ std::uint64_t value_of(Special special, const Block& block, int thread) {
   return 0;
 }
 
+bool is_reduction(const Instruction& instruction) {
+  return instruction.text.starts_with("bar.red");
+}
+
 }  // namespace
 
 void set_order_seed(std::uint64_t seed) { order.seed(static_cast<unsigned>(seed) + 1); }
@@ -91,10 +95,6 @@ Lanes Warp::alive() const {
   Lanes lanes = 0;
   for (const Group& group : groups_) lanes |= group.lanes;
   return lanes;
-}
-
-bool is_reduction(const Instruction& instruction) {
-  return instruction.text.starts_with("bar.red");
 }
 
 void Warp::arrive(Group& group, const Instruction& instruction) {
