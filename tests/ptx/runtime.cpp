@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <stdexcept>
 
 #include "ptx/machine.h"
 #include "simt/internal.h"
@@ -76,34 +77,43 @@ std::map<const std::byte*, std::size_t>& variables() {  // address -> bytes
   static std::map<const std::byte*, std::size_t> all;
   return all;
 }
-/// The PTX of the newest architecture that the device can run.
+/// The PTX of the newest architecture that the device can run. Throws where the format is another.
 std::string ptx_of(const FatWrapper& wrapper) {
   cudaDeviceProp device;
   if (cudaGetDeviceProperties(&device, 0) != cudaSuccess) return {};
   const auto newest = static_cast<std::uint32_t>(device.major * 10 + device.minor);
   FatHeader header;
   std::memcpy(&header, wrapper.data, sizeof header);
-  if (header.magic != kFatMagic) return {};
+  if (header.magic != kFatMagic) throw std::runtime_error("its fat binary is not known");
   const std::byte* p = wrapper.data + header.header_bytes;
   const std::byte* const end = p + header.bytes;
   std::string best;
   std::uint32_t architecture = 0;
   while (p < end) {
     FatEntry entry;
-    std::memcpy(&entry, p, sizeof entry);
+    const auto left = static_cast<std::size_t>(end - p);
+    if (left >= sizeof entry) std::memcpy(&entry, p, sizeof entry);
+    if (left < sizeof entry || entry.header_bytes < sizeof entry || entry.header_bytes > left ||
+        entry.bytes > left - entry.header_bytes || entry.compressed_bytes > entry.bytes) {
+      throw std::runtime_error("an entry of its fat binary is not known");
+    }
     const std::byte* const payload = p + entry.header_bytes;
     p = payload + entry.bytes;
     if (entry.kind != kPtx || entry.architecture <= architecture) continue;
     if (entry.architecture > newest) continue;
-    const std::size_t bytes = entry.compressed_bytes != 0 ? entry.compressed_bytes : entry.bytes;
-    const unsigned long long whole = ZSTD_getFrameContentSize(payload, bytes);
-    if (whole == ZSTD_CONTENTSIZE_ERROR || whole == ZSTD_CONTENTSIZE_UNKNOWN) {
-      best.assign(reinterpret_cast<const char*>(payload), bytes);
-    } else {
-      best.resize(whole);
-      if (ZSTD_isError(ZSTD_decompress(best.data(), whole, payload, bytes)) != 0) return {};
-    }
     architecture = entry.architecture;
+    if (entry.compressed_bytes == 0) {
+      best.assign(reinterpret_cast<const char*>(payload), entry.bytes);
+      continue;
+    }
+    const unsigned long long whole = ZSTD_getFrameContentSize(payload, entry.compressed_bytes);
+    if (whole == ZSTD_CONTENTSIZE_ERROR || whole == ZSTD_CONTENTSIZE_UNKNOWN) {
+      throw std::runtime_error("it is not compressed by zstd; nvcc --compress-mode=size does that");
+    }
+    best.resize(whole);
+    if (ZSTD_decompress(best.data(), whole, payload, entry.compressed_bytes) != whole) {
+      throw std::runtime_error("it cannot be decompressed");
+    }
   }
   return best;
 }
