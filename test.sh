@@ -3,7 +3,7 @@
 #   asan      with AddressSanitizer and UBSan; the CUDA kernels emulated, where CUDA's headers are
 #   tsan      the emulated kernels' tests with ThreadSanitizer, which finds races between GPU threads
 #   release   as users build it; with nvcc the CUDA kernels for GPUs, whose tests run where one is, and
-#             their PTX carried out on the CPU
+#             their PTX interpreted on the CPU
 # usage: test.sh [--full] [ARGUMENTS OF ctest]           e.g. test.sh -R test_ops
 #   --full    the convolutions' tests on the whole product of their shapes: hours
 set -euo pipefail
@@ -28,7 +28,7 @@ for preset in "${presets[@]}"; do
   options=(-DWRN_WERROR=ON -DWRN_TESTS=ON)
   if [ "$preset" = release ]; then
     # The same architectures everywhere, whatever GPU is here: tests/ptxas.md is of these, and
-    # tests/ptx carries out the PTX of 90a.
+    # tests/ptx interprets the PTX of 90a.
     options+=(-DWRN_CUDA=AUTO "-DCMAKE_CUDA_ARCHITECTURES=80;90a")
   else
     options+=(-DWRN_CUDA=$emulated)

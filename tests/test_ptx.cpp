@@ -1,4 +1,4 @@
-// The machine that carries PTX out (ptx/README.md), by programs of a few lines: what each
+// The interpreter of PTX (ptx/README.md), by programs of a few lines: what each
 // instruction gives, how lanes and warps meet, and every fault that it finds.
 #include <bit>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "ptx/counts.h"
-#include "ptx/machine.h"
+#include "ptx/interpreter.h"
 #include "tests/catch.h"
 
 using namespace wrn::ptx;
@@ -438,7 +438,7 @@ TEST_CASE("faults are named") {
              contains("reads a lane that does not take part"));
   for (const char* mask : {"0xFF", "%r0"}) {
     CHECK_THAT(fault_of(text_of(std::string("bar.warp.sync ") + mask + ";"), 32),
-               contains("is carried out by lanes that are not those it names"));
+               contains("is executed by lanes that are not those it names"));
   }
   const std::string load =
       "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r1, %r2, %r3, %r4}, [theirs];";

@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "ptx/machine.h"
+#include "ptx/interpreter.h"
 
 namespace wrn::ptx {
 namespace {

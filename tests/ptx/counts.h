@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "ptx/machine.h"
+#include "ptx/interpreter.h"
 
 namespace wrn::ptx {
 

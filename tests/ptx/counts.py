@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Prints what a run's kernels did as a table: counts.py COUNTS
 
-COUNTS is what a program on the machine writes where WRN_PTX_COUNTS says (counts.cpp). In the table:
+COUNTS is what an interpreted program writes where WRN_PTX_COUNTS says (counts.cpp). In the table:
   instructions  of PTX, a warp
   loads, stores MB moved between the L2 and the kernels, and how many times what it would be if the
                 32 lanes of every access were next to each other

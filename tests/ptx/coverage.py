@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fails where a kernel of ours has not been carried out: coverage.py LOG
+"""Fails where a kernel of ours has not been interpreted: coverage.py LOG
 
 LOG is what the programs ptx_test_* wrote at their ends (runtime.cpp): the kernels that they have, each
 instantiation of a template by itself, and those that they launched.
@@ -18,9 +18,9 @@ def main():
     ours = {name for name in names["has"] if "3wrn4cuda" in name}
     missing = sorted(ours - names["launched"])
     if missing or not ours:
-        sys.exit(f"{len(missing)} of {len(ours)} kernels have not been carried out:\n" +
+        sys.exit(f"{len(missing)} of {len(ours)} kernels have not been interpreted:\n" +
                  "\n".join(missing))
-    print(f"all {len(ours)} kernels have been carried out")
+    print(f"all {len(ours)} kernels have been interpreted")
 
 
 if __name__ == "__main__":

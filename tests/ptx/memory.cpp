@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "ptx/counts.h"
-#include "ptx/machine.h"
+#include "ptx/interpreter.h"
 
 namespace wrn::ptx {
 namespace {

@@ -1,5 +1,5 @@
-// A kernel's PTX, read and made ready to be carried out: every instruction has the function that
-// carries it out for the 32 lanes of a warp, and every operand its place in the warp's registers.
+// A kernel's PTX, read and made ready to be executed: every instruction has the function that
+// executes it for the 32 lanes of a warp, and every operand its place in the warp's registers.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ constexpr Lanes kAllLanes = 0xFFFFFFFF;
 
 class Warp;
 struct Instruction;
-/// Carries an instruction out for the lanes of a set, which is not empty.
+/// Executes an instruction for the lanes of a set, which is not empty.
 using Execute = void (*)(Warp&, const Instruction&, Lanes);
 
 /// What an instruction is to the scheduler.
@@ -99,7 +99,7 @@ struct Program {
 /// Throws std::runtime_error, "line n: ...", where it is not understood.
 Program read_program(std::string_view text);
 
-/// What carries an instruction out, and how wide its operands are: p (a predicate), 2, 4 or 8
+/// What executes an instruction, and how wide its operands are: p (a predicate), 2, 4 or 8
 /// (bytes) for each, those of vectors one after another, an address's the register in it.
 struct Operation {
   Execute execute = nullptr;  // branches, exits and barriers are the scheduler's

@@ -10,7 +10,7 @@
 #include <new>
 #include <stdexcept>
 
-#include "ptx/machine.h"
+#include "ptx/interpreter.h"
 #include "simt/internal.h"
 #include "simt/state.h"
 
@@ -180,7 +180,7 @@ Range device_memory(const void* address) {
 
 }  // namespace wrn::ptx
 
-// What the rest of the emulated runtime asks of the machine that runs kernels.
+// What the rest of the emulated runtime asks of whoever runs kernels.
 namespace wrn::cuda::simt {
 void fatal(const std::string& message) {
   std::fprintf(stderr, "simt: %s\n", message.c_str());

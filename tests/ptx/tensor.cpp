@@ -10,7 +10,7 @@
 #include <cstring>
 
 #include "ptx/counts.h"
-#include "ptx/machine.h"
+#include "ptx/interpreter.h"
 #include "simt/tensor_map.h"
 
 namespace wrn::ptx {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# wrn_train as nvcc has compiled it, its kernels carried out by the machine, comes to the losses that
+# wrn_train as nvcc has compiled it, its kernels interpreted, comes to the losses that
 # it comes to on the CPU: in fp32, and in bf16 on a Hopper and on an older GPU. What they did is counted.
 # usage: test_training.sh WRN_TRAIN PTX_WRN_TRAIN GPU_REPORT_PY
 set -euo pipefail

@@ -1,4 +1,4 @@
-// A machine that carries PTX out: a block's warps take turns, and the lanes of a warp go together
+// Executes PTX: a block's warps take turns, and the lanes of a warp go together
 // wherever they are at the same instruction.
 #pragma once
 
@@ -51,7 +51,8 @@ struct Copies {
 
 class Block;
 
-/// The allocation of device memory that `address` is in, or {}. Whoever links the machine has it.
+/// The allocation of device memory that `address` is in, or {}. Whoever links the interpreter has
+/// it.
 struct Range {
   const std::byte *begin, *end;
 };
@@ -60,7 +61,7 @@ Range device_memory(const void* address);
 class Warp {
  public:
   Warp(Block& block, int number);
-  /// Goes on until all its lanes wait for others. Returns how many instructions it carried out.
+  /// Goes on until all its lanes wait for others. Returns how many instructions it executed.
   long run();
   void start(Lanes lanes);
   bool has_ended() const { return groups_.empty(); }

@@ -1,4 +1,4 @@
-#include "ptx/machine.h"
+#include "ptx/interpreter.h"
 
 #include <fmt/format.h>
 
@@ -148,7 +148,7 @@ void Warp::fail(const Instruction& instruction, const std::string& what) const {
                           instruction.text, what));
 }
 
-/// The lanes that must carry it out together. All of them name the same.
+/// The lanes that must execute it together. All of them name the same.
 Lanes Warp::lanes_named(const Group& group, const Instruction& instruction) {
   if (instruction.kind == Kind::kAligned) return kAllLanes;
   const Lanes* by_lane = at<Lanes>(instruction.at.back());
@@ -156,7 +156,7 @@ Lanes Warp::lanes_named(const Group& group, const Instruction& instruction) {
   for (Lanes rest = group.lanes; rest != 0; rest &= rest - 1) {
     const int lane = std::countr_zero(rest);
     if (by_lane[lane] != named || (named >> lane & 1) == 0) {
-      fail(instruction, "is carried out by lanes that are not those it names");
+      fail(instruction, "is executed by lanes that are not those it names");
     }
   }
   return named;
