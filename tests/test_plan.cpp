@@ -156,6 +156,34 @@ TEST_CASE("convolutions are modelled in whole tiles and waves") {
   // 5760 x 640 of long depth: 92 tiles of 256 x 160 would leave 40 of 132 idle, 115 of 256 x
   // 128 17.
   CHECK(cuda::v5::wgrad_plan({128, 8, 8, 640, 640, 3, 1}, {kSms}).columns == 128);
+  // 576 x 64: three consumers' chunks of three taps are two tiles of 384 x 64, and boxes of 2 + 2
+  // lines of 32 pixels; 1152 x 128 are three tiles, and the boxes 4 + 2 lines of 16.
+  const cuda::v5::WgradPlan narrow = cuda::v5::wgrad_plan({128, 32, 32, 64, 64, 3, 1}, {kSms});
+  CHECK(narrow.columns == 64);
+  CHECK(narrow.tall_rows == 128);
+  CHECK(narrow.rows() == 384);
+  CHECK(narrow.row_tiles == 2);
+  CHECK(cuda::v5::loaded_bytes(ConvProduct::kWgrad, {128, 32, 32, 64, 64, 3, 1}, {kSms}) ==
+        std::int64_t{narrow.tiles()} * narrow.blocks_of_part * 64 * (2 * 128 + 64) * 2);
+  CHECK(cuda::v5::wgrad_plan({128, 16, 16, 128, 128, 3, 1}, 128, 1).tall_rows == 6 * 16);
+  CHECK(cuda::v5::wgrad_plan({128, 16, 16, 128, 128, 3, 1}, 128, 1).row_tiles == 3);
+  // Flat: with stride 2, other filters, rests of channels, lines of 4 pixels or in several images,
+  // too many channels or columns.
+  for (const auto& [s, columns] :
+       std::initializer_list<std::pair<ConvShape, int>>{{{8, 32, 32, 64, 64, 3, 2}, 64},
+                                                        {{8, 32, 32, 64, 64, 1, 1}, 64},
+                                                        {{8, 32, 32, 96, 64, 3, 1}, 64},
+                                                        {{8, 4, 4, 64, 64, 3, 1}, 64},
+                                                        {{8, 4, 8, 64, 64, 3, 1}, 64},
+                                                        {{8, 4, 128, 64, 64, 3, 1}, 64},
+                                                        {{8, 8, 8, 640, 64, 3, 1}, 64},
+                                                        {{8, 32, 32, 64, 160, 3, 1}, 160},
+                                                        {{8, 32, 32, 64, 32, 3, 1}, 32}}) {
+    INFO(s.h << " x " << s.w << ", " << s.c << " channels, " << columns << " columns");
+    const cuda::v5::WgradPlan flat = cuda::v5::wgrad_plan(s, columns, 1);
+    CHECK(flat.tall_rows == 0);
+    CHECK(flat.rows() == cuda::v5::rows_of_tile(columns));
+  }
   CHECK(cuda::v5::partial_traffic(inner, {kSms}) ==
         2 * std::int64_t{plan.parts} * 160 * 9 * 160 * 4);
 }

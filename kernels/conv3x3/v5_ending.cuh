@@ -191,7 +191,7 @@ class Ending {
   /// Before a tile's products, which will be added to `sum`.
   __device__ void begin(Sums<N>& sum, const TilePlace& place) {
     if constexpr (kThroughRelu) fetch_columns(place);
-    clear<N>(sum);
+    clear(sum);
   }
 
   /// The sums, finished and as bf16, go by way of shared memory to the tensor.

@@ -102,6 +102,7 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
                        {s.k, tap * taps, kAcrossB ? source.box : across}});
       source.a = along_depth(source.box, tile.kRows);
       source.a.unit = static_cast<unsigned>(rows.of_unit * source.box * 2);
+      source.a.consumer = tile.kUnits * source.a.unit;
       source.a.tap = source.direction * rows.of_line * kRowBytes;
       source.a.first_tap = source.direction < 0 ? (1 - s.r) * source.a.tap : 0;
       source.b = kAcrossB ? across_depth(tile.kPanel, source.box, N) : along_depth(source.box, N);

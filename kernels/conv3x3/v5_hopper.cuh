@@ -40,8 +40,8 @@ struct Tile {
   static constexpr int kPanel = N % 64 == 0 ? 64 : N % 32 == 0 ? 32 : 16, kPanels = N / kPanel;
   static constexpr int kPanelBytes = kPanel * kUnit * 2;
 };
-template <int N>
-using Sums = float[Tile<N>::kUnits][N / 2];
+template <int N, int kUnits = Tile<N>::kUnits>
+using Sums = float[kUnits][N / 2];
 
 /// A consumer's memory for a tile's epilogue: what each of its warps has gathered (two sums of each
 /// column, and of how many rows they are) and, through a ReLU, the columns' means and the mask.
@@ -127,11 +127,12 @@ __device__ inline int3 first_pixel(const PixelBlocks& blocks, int i) {
 
 /// Where in a place wgmma finds an operand: the layout for its descriptor, where each step of the
 /// slice begins, and how far the next 64 rows are, in bytes; for tall rows also where those of the
-/// first tap begin, and how far the next tap's are.
+/// first tap begin, and how far the next tap's are. Of A also how far the second consumer's are.
 struct OperandView {
   std::uint64_t layout;
   unsigned step[kSteps], unit;
   int first_tap = 0, tap = 0;
+  unsigned consumer = 0;
 };
 /// Contiguous along the depth: rows of `box` channels, `rows` of them in a box; kDepth / box boxes.
 OperandView along_depth(int box, int rows);
@@ -157,19 +158,20 @@ __device__ void init(Shared<N, Epilogue>& shared) {
   __syncthreads();
 }
 
-template <int N>
-__device__ void clear(Sums<N>& sum) {
+template <int kUnits, int kSums>
+__device__ void clear(float (&sum)[kUnits][kSums]) {
 #pragma unroll
-  for (int u = 0; u < Tile<N>::kUnits; ++u) {
+  for (int u = 0; u < kUnits; ++u) {
 #pragma unroll
-    for (int i = 0; i < N / 2; ++i) sum[u][i] = 0;
+    for (int i = 0; i < kSums; ++i) sum[u][i] = 0;
   }
 }
 
 /// A consumer's part in a tile: the products of all slices, one or more, are added to its sums.
-template <int N, bool kAcrossA, bool kAcrossB>
-__device__ void multiply(Sums<N>& sum, Ring& ring_a, Ring& ring_b, const Slices& slices,
-                         const OperandView& a, const OperandView& b, int consumer) {
+template <int N, bool kAcrossA, bool kAcrossB, int kUnits>
+__device__ void multiply(float (&sum)[kUnits][N / 2], Ring& ring_a, Ring& ring_b,
+                         const Slices& slices, const OperandView& a, const OperandView& b,
+                         int consumer) {
   const bool arrives = threadIdx.x % 32 == 0;
   int steps = 0, in_period = 0, tap = 0, before_a = 0, before_b = 0;
   const int count = slices.count * slices.taps;
@@ -184,9 +186,9 @@ __device__ void multiply(Sums<N>& sum, Ring& ring_a, Ring& ring_b, const Slices&
     const unsigned char* const seen = ring_a.at() + a.first_tap + tap * a.tap;
     const auto multiply_step = [&](int step) {
 #pragma unroll
-      for (int u = 0; u < Tile<N>::kUnits; ++u) {
-        const int unit = consumer * Tile<N>::kUnits + u;
-        wgmma<N, kAcrossA, kAcrossB>(sum[u], operand(a.layout, seen, a.step[step] + unit * a.unit),
+      for (int u = 0; u < kUnits; ++u) {
+        const unsigned unit = consumer * a.consumer + u * a.unit;
+        wgmma<N, kAcrossA, kAcrossB>(sum[u], operand(a.layout, seen, a.step[step] + unit),
                                      operand(b.layout, ring_b.at(), b.step[step]), true);
       }
     };

@@ -202,11 +202,18 @@ inline std::int64_t sums_traffic(ConvProduct product, const ConvShape& s, const 
 
 // --- wgrad -------------------------------------------------------------------------------------
 
-/// How wgrad is cut: into tiles, with boxes of x of the width that makes the fewest, and parts.
+/// How wgrad is cut: into tiles and parts. Its rows are chunks of a tap's channels. Flat, a chunk
+/// is a box of x, of the width that makes the fewest tiles. Tall, the chunks of the three taps
+/// above each other share a box, with two lines more, and are a consumer's units.
 struct WgradPlan {
   int columns;  // of a tile
   int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
+  int tall_rows;  // of a tall box, pixels; 0: flat
+  int units() const { return tall_rows > 0 ? 3 : units_of_consumer(columns); }
+  int rows() const { return kConsumers * units() * kUnit; }
   int tiles() const { return parts * row_tiles * column_tiles; }
+  /// What a tile loads of x for a block of pixels, in rows of 64 elements.
+  int loaded_rows() const { return tall_rows > 0 ? kConsumers * tall_rows : rows(); }
   /// Into `wanted` parts, or fewer where these are no longer.
   void split(int blocks, int wanted) {
     blocks_of_part = static_cast<int>(divide_up(blocks, wanted));
@@ -214,15 +221,33 @@ struct WgradPlan {
   }
 };
 
+/// The pixels of a tall box, for wgrad with tiles of `columns`; 0 where it is flat. Three units'
+/// sums must fit the registers, and a line must be a multiple of 8 rows, as in a_rows(). With more
+/// than 512 channels the products take longer than the loads anyway, and flat tiles, which are
+/// lower, fill the waves better.
+inline int tall_rows_of_wgrad(const ConvShape& s, int columns) {
+  const PixelBlocks blocks(s);
+  const bool fits = (columns == 64 || columns == 128) && s.r == 3 && s.stride == 1 &&
+                    s.c % kDepth == 0 && s.c <= 512 && blocks.n == 1 &&
+                    blocks.across.value() == 1 && blocks.w % 8 == 0;
+  return fits ? (blocks.h + 2) * blocks.w : 0;
+}
+
 /// With tiles of `columns` columns, in `parts` parts or fewer.
 inline WgradPlan wgrad_plan(const ConvShape& s, int columns, int parts) {
   WgradPlan plan{};
   plan.columns = columns;
+  plan.tall_rows = tall_rows_of_wgrad(s, columns);
+  if (plan.tall_rows > 0) {
+    plan.box = kDepth;
+    plan.chunks_of_tap = s.c / kDepth;
+    plan.row_tiles = static_cast<int>(divide_up(3 * plan.chunks_of_tap, kConsumers));
+  }
   for (const int box : {64, 32, 16}) {
     const auto chunks = static_cast<int>(divide_up(s.c, box));
     const auto tiles =
         static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, rows_of_tile(columns)));
-    if (plan.box != 0 && tiles >= plan.row_tiles) continue;
+    if (plan.tall_rows > 0 || (plan.box != 0 && tiles >= plan.row_tiles)) continue;
     plan.box = box;
     plan.chunks_of_tap = chunks;
     plan.row_tiles = tiles;
@@ -232,9 +257,13 @@ inline WgradPlan wgrad_plan(const ConvShape& s, int columns, int parts) {
   return plan;
 }
 
-/// The chosen one, or by the model the one that takes the least time, in cycles: a slice multiplies
-/// rows x (columns + 32) x 64 at 2048 a cycle, as in tile_columns(); a part writes its sums and has
-/// them read again, at some 13 bytes a cycle of each multiprocessor.
+/// What a multiprocessor of an H100 multiplies and adds, as measured of large products (798 TFLOP/s
+/// at 1.7 GHz), and what the L2 delivers to it, at least (apps/plan.cpp: 8.2 TB/s in all).
+constexpr double kMacsACycle = 1778, kL2BytesACycle = 36.5;
+
+/// The chosen one, or by the model the one that takes the least time, in cycles: a slice that of
+/// its products, or that in which it is loaded, whichever is longer; and a part writes its sums and
+/// has them read again, at some 13 bytes a cycle of each multiprocessor.
 inline WgradPlan wgrad_plan(const ConvShape& s, const Target& target) {
   const Choice* chosen = find_choice(ConvProduct::kWgrad, s, target);
   if (chosen != nullptr && chosen->version == 5) {
@@ -242,17 +271,19 @@ inline WgradPlan wgrad_plan(const ConvShape& s, const Target& target) {
   }
   const int multiprocessors = target.multiprocessors;
   const int blocks = PixelBlocks(s).count;
-  const std::int64_t reduction = 8 * s.w_size() / (13 * std::int64_t{multiprocessors});
+  const double reduction = 8 * static_cast<double>(s.w_size()) / (13 * multiprocessors);
   WgradPlan best{};
-  std::int64_t least = 0;
+  double least = 0;
   for (const int columns : kWidths) {
     const WgradPlan plan = wgrad_plan(s, columns, 1);
     const std::int64_t tiles = plan.tiles();
-    const std::int64_t slice = std::int64_t{rows_of_tile(columns)} * (columns + 32) * kDepth / 2048;
+    const double slice = kDepth * std::max(plan.rows() * columns / kMacsACycle,
+                                           2 * (plan.loaded_rows() + columns) / kL2BytesACycle);
     for (int parts = 1; parts <= std::min(blocks, 4 * multiprocessors); ++parts) {
       const std::int64_t each = divide_up(blocks, parts);
-      const std::int64_t cost = divide_up(tiles * parts, multiprocessors) * each * slice +
-                                (parts > 1 ? parts * reduction : 0);
+      const double cost =
+          static_cast<double>(divide_up(tiles * parts, multiprocessors) * each) * slice +
+          (parts > 1 ? parts * reduction : 0);
       if (best.columns != 0 && cost >= least) continue;
       least = cost;
       best = plan;
@@ -273,15 +304,15 @@ inline std::int64_t partial_traffic(const ConvShape& s, const Target& target) {
 /// The tiles of a launch, all parts, and their width.
 struct Tiles {
   std::int64_t count;
-  int columns;
+  int columns, units;  // of a consumer
 };
 inline Tiles tiles_of(ConvProduct product, const ConvShape& s, const Target& target) {
   if (product == ConvProduct::kWgrad) {
     const WgradPlan plan = wgrad_plan(s, target);
-    return {plan.tiles(), plan.columns};
+    return {plan.tiles(), plan.columns, plan.units()};
   }
   const GatherPlan plan = gather_plan(product, s, target);
-  return {plan.tiles(), plan.columns};
+  return {plan.tiles(), plan.columns, units_of_consumer(plan.columns)};
 }
 
 /// The slices of a tile of each part of fprop or dgrad, flat: tall ones have as many steps.
@@ -301,7 +332,7 @@ inline std::vector<Slices> slices_of_parts(ConvProduct product, const ConvShape&
 inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const Target& target,
                                   const std::optional<ConvShape>& projection = {}) {
   const int multiprocessors = target.multiprocessors;
-  const auto [tiles, columns] = tiles_of(product, s, target);
+  const auto [tiles, columns, units] = tiles_of(product, s, target);
   std::vector<std::int64_t> steps;  // of products, 16 deep, of each tile
   if (product == ConvProduct::kWgrad) {
     steps.assign(static_cast<std::size_t>(tiles),
@@ -326,18 +357,18 @@ inline std::int64_t executed_macs(ConvProduct product, const ConvShape& s, const
     }
     most = std::max(most, sum);
   }
-  return most * multiprocessors * rows_of_tile(columns) * columns * (kDepth / kSteps);
+  return most * multiprocessors * kConsumers * units * kUnit * columns * (kDepth / kSteps);
 }
 
 /// The bytes that the tiles of a launch load from or through the L2. Channels past the last are not
 /// counted, but the edges of tiles are.
 inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const Target& target,
                                  const std::optional<ConvShape>& projection = {}) {
-  const auto [tiles, columns] = tiles_of(product, s, target);
-  const int rows = rows_of_tile(columns);
+  const auto [tiles, columns, units] = tiles_of(product, s, target);
+  const int rows = kConsumers * units * kUnit;
   if (product == ConvProduct::kWgrad) {
-    const std::int64_t blocks = wgrad_plan(s, target).blocks_of_part;
-    return tiles * blocks * kUnit * (rows + columns) * 2;
+    const WgradPlan plan = wgrad_plan(s, target);
+    return tiles * plan.blocks_of_part * kUnit * (plan.loaded_rows() + columns) * 2;
   }
   std::int64_t bytes = 0;  // of a tile of each part
   const auto add = [&](const ConvShape& of) {
@@ -366,7 +397,7 @@ constexpr bool gathered_stays(int columns) { return columns <= 64; }
 /// of the consumers' warps, and issues three instructions in four cycles, which is a guess.
 inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape& s,
                          const Target& target) {
-  const auto [tiles, columns] = tiles_of(product, s, target);
+  const auto [tiles, columns, units] = tiles_of(product, s, target);
   struct Instructions {
     double of_tile, of_sum;
   };
@@ -374,7 +405,7 @@ inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape
                              : !sums_columns                  ? Instructions{80, 2}
                              : product == ConvProduct::kFprop ? Instructions{220, 11.1}
                                                               : Instructions{330, 12.1};
-  const double sums = units_of_consumer(columns) * columns / 2;
+  const double sums = units * columns / 2;
   const auto most = static_cast<double>(divide_up(tiles, target.multiprocessors));
   double instructions = most * (count.of_tile + count.of_sum * sums);
   if (sums_columns && gathered_stays(columns)) {  // then only the last tile merges and stores it
