@@ -24,12 +24,11 @@ constexpr double kProducts = 1e-5;
 
 /// Channels in whole 16 bytes and not, of every width of tile; sizes that fill no tile, or several;
 /// both strides and filters; phases of dgrad that are cut off, or have no taps.
-const ConvShape kShapes[] = {{2, 7, 5, 16, 24, 3, 1},  {1, 9, 7, 24, 160, 3, 2},
-                             {2, 6, 6, 160, 32, 1, 2}, {3, 8, 8, 32, 16, 3, 2},
-                             {2, 5, 4, 20, 20, 3, 1},  {1, 6, 5, 160, 160, 1, 1},
-                             {5, 8, 8, 64, 128, 1, 1}, {2, 9, 9, 128, 64, 1, 2},
-                             {1, 8, 8, 3, 16, 3, 1},   {2, 16, 32, 3, 16, 3, 1},
-                             {1, 1, 1, 8, 8, 3, 1}};
+const ConvShape kShapes[] = {
+    {2, 7, 5, 16, 24, 3, 1},  {1, 9, 7, 24, 160, 3, 2}, {2, 6, 6, 160, 32, 1, 2},
+    {3, 8, 8, 32, 16, 3, 2},  {2, 5, 4, 20, 20, 3, 1},  {1, 6, 5, 160, 160, 1, 1},
+    {5, 8, 8, 64, 128, 1, 1}, {2, 9, 9, 128, 64, 1, 2}, {1, 8, 8, 3, 16, 3, 1},
+    {2, 16, 32, 3, 16, 3, 1}, {1, 1, 1, 8, 8, 3, 1}};
 /// For v5, on one multiprocessor: every width of tile both ways, as one of the tests below says;
 /// panels that have columns in part, blocks that reach beyond an image or the batch, several tiles
 /// to a block of threads, phases without taps.

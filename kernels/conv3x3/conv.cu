@@ -2,12 +2,10 @@
 //
 //   fp32   v3, register tiles
 //   tf32   v4, tensor cores, of fp32 images
-//   bf16   of bf16 images
-//            first_layer, where it takes the shape: few channels, which only a network's images have
-//            v5, Hopper, where the GPU is one, the shape is for it (v5::supports: channels in
-//                multiples of 8, rows that blocks of 64 pixels cut), and v4 has not been measured to
-//                be faster (choices.h)
-//            else v4
+//   bf16   of bf16 images: first_layer, where it takes the shape, of few channels, which only a
+//          network's images have; v5, Hopper, where the GPU is one, the shape is for it
+//          (v5::supports: channels in multiples of 8, rows that blocks of 64 pixels cut) and v4 has
+//          not been measured to be faster (choices.h); else v4
 //
 // The same holds with batch norm in their epilogues (fused.h), which v3 does not have.
 #include <algorithm>
