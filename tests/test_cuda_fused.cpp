@@ -441,6 +441,34 @@ TEST_CASE("so are v5's fprop and dgrad") {
   }
 }
 
+/// One multiprocessor's 260 tiles of 16 columns: what stays from one to the next must not become
+/// so much that a small variance about a large mean is lost.
+TEST_CASE("v5's sums are of many pixels, too") {
+  Context context(Device::kCuda, 0, Precision::kBf16);
+  context.runtime().device.multiProcessorCount = 1;
+  const ConvShape s{260, 16, 16, 8, 8, 1, 1};
+  if (!cuda::v5::supports(s, context)) {
+    WARN("skipped: not compute capability 9.0");
+    return;
+  }
+  std::vector<float> x = random_floats(static_cast<std::size_t>(s.x_size()), 1), w(64);
+  for (float& value : x) value = 1.375F + value / 64;
+  for (std::size_t i = 0; i < 8; ++i) w[i * 9] = 1;
+  x = stored<bf16>(x);
+  const Fprop got = fprop<bf16>(s, x, w, {}, {}, false, {}, context);
+  CHECK(difference(got.y, x) == "");
+  const oracle::Statistics exact = oracle::statistics(to_double(x), 8);
+  Values mean_allowed, variance_allowed;
+  for (std::size_t c = 0; c < 8; ++c) {
+    mean_allowed.push_back(kFew * exact.mean[c]);
+    variance_allowed.push_back(0.002 * exact.variance[c]);  // 4 roundings of a square of the mean
+  }
+  CHECK(mismatch(got.mean, exact.mean, mean_allowed) == "");
+  CHECK(mismatch(got.variance, exact.variance, variance_allowed) == "");
+  const ConvShape more_than_stay{67, 16, 16, 8, 8, 1, 1};
+  check_dgrad<bf16>(more_than_stay, beside_dgrad(more_than_stay, 0, false), context);
+}
+
 TEST_CASE("so are they as they were chosen, v4's or v5's, in tiles of any width") {
   Context context(Device::kCuda, 0, Precision::kBf16);
   const ConvShape s{3, 8, 8, 160, 40, 1, 1};

@@ -238,6 +238,9 @@ TEST_CASE("what v5's tiles load, and how their ends keep the tensor cores waitin
   const double narrow = 4 * (220 + 11.1 * 64), stayed = 3 * (64 + 3.6 * 64);
   CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, {128, 32, 32, 64, 64, 3, 1}, h100) ==
         Approx((narrow - stayed) / 0.375));
+  // But not over more than 64 tiles: of 66 two are merged.
+  CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, {66, 16, 16, 8, 16, 1, 1}, {1}) ==
+        Approx((66 * (220 + 11.1 * 16) - 64 * (64 + 3.6 * 16)) / 0.375));
   CHECK(cuda::v5::end_cycles(ConvProduct::kDgrad, true, {128, 64, 64, 64, 64, 3, 2}, h100) ==
         Approx(16 * (330 + 12.1 * 64) / 0.375));
   CHECK(cuda::v5::end_cycles(ConvProduct::kDgrad, true, {133, 32, 32, 160, 160, 3, 1}, h100) ==

@@ -31,10 +31,13 @@ inline __device__ Beside<bf16, 2> make_beside(const ThroughRelu<bf16>&, const Pa
 /// stored, and of d f, where f is d itself or, through a ReLU, batch norm's input x. These are sums
 /// about zero, not about the mean: two instructions an element, and merging is adding. For bf16
 /// that is exact enough. Squares of 8 bits have 16, so that squares of numbers within one power of
-/// two add up in fp32 without rounding over 256 rows, which is more than a thread has; and numbers
-/// that differ by more have a variance that is no small part of the sum. Either way moments_of()
-/// finds the variance. The sum of d x is off by some 2^-24 of mean(x) sum |d|, while x itself was
-/// rounded by 2^-9 of its mean.
+/// two add up in fp32 without rounding over 256 rows, and a thread gathers no more (kMostGathered);
+/// and numbers that differ by more have a variance that is no small part of the sum. Either way
+/// moments_of() finds the variance. Where a consumer has gathered more than 256 rows, merging its
+/// threads rounds a few times: a variance is then off by some 2^-24 of the mean's square, while x
+/// itself was rounded by 2^-9 of its mean. (Adding on would round each time, and over a thousand
+/// rows that can be all of a small variance.) The sum of d x is off by some 2^-24 of mean(x)
+/// sum |d|.
 template <int V>
 struct TwoSums {
   Floats<V> d, d_f;
@@ -235,7 +238,8 @@ class Ending {
     if constexpr (kStays) {
       const bool same_columns = g_.columns <= N && g_.parts == 1;
       const bool last = static_cast<int>(blockIdx.x + (tiles_before + 1) * gridDim.x) >= g_.tiles();
-      if (same_columns && !last) return store_none(place);
+      const bool full = (tiles_before + 1) % kMostGathered == 0;
+      if (same_columns && !last && !full) return store_none(place);
     }
     if constexpr (!kPlain) store_sums(place);
     if constexpr (kStays) gathered_ = {};

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <optional>
 #include <vector>
 
@@ -389,6 +390,9 @@ inline std::int64_t loaded_bytes(ConvProduct product, const ConvShape& s, const 
 /// Whether what an epilogue gathers of a tile's columns has registers to stay in, from one of a
 /// block's tiles to the next.
 constexpr bool gathered_stays(int columns) { return columns <= 64; }
+/// Of so many tiles at most, in each of which a thread has four rows: more than 256 would no longer
+/// add up exactly (TwoSums).
+constexpr int kMostGathered = 64;
 
 /// The cycles, for all of a multiprocessor's tiles, from the last product of one to the first of
 /// the next, in which its tensor cores idle. They follow from the instructions of a consumer's
@@ -408,9 +412,10 @@ inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape
   const double sums = units * columns / 2;
   const auto most = static_cast<double>(divide_up(tiles, target.multiprocessors));
   double instructions = most * (count.of_tile + count.of_sum * sums);
-  if (sums_columns && gathered_stays(columns)) {  // then only the last tile merges and stores it
+  if (sums_columns && gathered_stays(columns)) {  // then few tiles merge and store it
     const GatherPlan plan = gather_plan(product, s, target);
-    if (plan.column_tiles * plan.parts == 1) instructions -= (most - 1) * (64 + 3.6 * columns);
+    const double merged = std::ceil(most / kMostGathered);
+    if (plan.column_tiles * plan.parts == 1) instructions -= (most - merged) * (64 + 3.6 * columns);
   }
   return instructions * 2 / 0.75;
 }
