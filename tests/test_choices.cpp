@@ -205,4 +205,8 @@ TEST_CASE("the candidates are possible, different, and begin with the model's ch
   CHECK(widths(ConvProduct::kWgrad, {128, 8, 8, 640, 640, 3, 1}) == all);
   CHECK(widths(ConvProduct::kFprop, kInner) == upto192);
   CHECK(widths(ConvProduct::kFprop, {128, 32, 32, 64, 32, 3, 1}) == std::set{0, 16, 32, 192});
+  CHECK(widths(ConvProduct::kWgrad, {128, 32, 32, 96, 32, 3, 1}) == std::set{0, 16, 32, 192});
+  // Tall tiles, of twice the columns, can still be better: the model chooses them.
+  CHECK(widths(ConvProduct::kWgrad, {128, 32, 32, 64, 32, 3, 1}) == std::set{0, 16, 32, 64, 192});
+  CHECK(v5::wgrad_plan({128, 32, 32, 64, 32, 3, 1}, {kSms}).columns == 64);
 }

@@ -158,10 +158,17 @@ std::vector<Choice> candidates(ConvProduct product, const ConvShape& s, int mult
     if (std::ranges::find(all, c) == all.end()) all.push_back(c);
   };
   const int wanted = product == ConvProduct::kDgrad ? s.c : s.k;
+  const auto tall = [&](int columns) {
+    return product == ConvProduct::kWgrad && v5::tall_rows_of_wgrad(s, columns) > 0;
+  };
   int narrower = 0;
   for (const int columns : v5::kWidths) {
-    // A tile of the same height that is narrower and holds all columns is better.
-    if (narrower >= wanted && v5::rows_of_tile(narrower) == v5::rows_of_tile(columns)) continue;
+    // A tile of the same height that is narrower and holds all columns is better; of wgrad also one
+    // that is tall.
+    if (narrower >= wanted && v5::rows_of_tile(narrower) == v5::rows_of_tile(columns) &&
+        (tall(narrower) || !tall(columns))) {
+      continue;
+    }
     if (columns > v5::widest_of(product)) break;
     narrower = columns;
     if (product != ConvProduct::kWgrad) {
