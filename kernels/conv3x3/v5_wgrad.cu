@@ -2,9 +2,10 @@
 // slices of a block of 64, and both operands are contiguous across it. Rows come in chunks of one
 // tap's 64, 32 or 16 channels. Flat, each chunk is a box of x. Tall, one box, with a line above and
 // one below, has the chunks of three taps above each other: a tap's begins a line further than the
-// last one's. A consumer has such three, so a tile of 384 rows loads no more than one of 128 to
-// 256, and nothing is cut off of 64 channels' 576 rows but a third of the last tile. The pixels are
-// split into as many parts as keep the device busy, whose sums sum_parts() adds up.
+// last one's. A consumer has such three. So a tile of 384 rows loads, in lines of 8, 16 or 32
+// pixels, no more than a flat one of 160, 192 or 256, and of 64 channels' 576 rows two tiles waste
+// half of the second. The pixels are split into as many parts as keep the device busy, whose sums
+// sum_parts() adds up.
 #include "kernels/conv3x3/v5_hopper.cuh"
 #include "kernels/sum_parts.h"
 
@@ -179,6 +180,8 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
       launch(kernel, static_cast<unsigned>(grid), kThreads, sizeof(Shared<N, void>), context, g);
     };
     if constexpr (N == 64 || N == 128) {
+      // Two places at least, of boxes of a line of 64 pixels, one above and one below.
+      static_assert(Shared<N, void>::kRowsOfA >= 2 * kConsumers * 3 * kUnit);
       if (tall) return run(WRN_KERNEL(wgrad_kernel<N, true>));
     }
     run(WRN_KERNEL(wgrad_kernel<N, false>));
