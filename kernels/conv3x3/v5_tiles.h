@@ -223,9 +223,9 @@ struct WgradPlan {
 };
 
 /// The pixels of a tall box, for wgrad with tiles of `columns`; 0 where it is flat. Three units'
-/// sums must fit the registers, and a line must be a multiple of 8 rows, as in a_rows(). With more
-/// than 512 channels the products take longer than the loads anyway, and flat tiles, which are
-/// lower, fill the waves better.
+/// sums must fit the registers, and a line must be a multiple of 8 rows, as in a_rows(). With 640
+/// channels, WRN-28-10's, flat tiles of 128 columns, which are lower, fill the waves better; so
+/// there are no tall ones of more than 512.
 inline int tall_rows_of_wgrad(const ConvShape& s, int columns) {
   const PixelBlocks blocks(s);
   const bool fits = (columns == 64 || columns == 128) && s.r == 3 && s.stride == 1 &&
