@@ -213,6 +213,22 @@ void check_ladder(const Direction& direction) {
   }
 }
 
+/// The same bits in any order of threads and blocks, with each poison, and with asynchronous work
+/// done at once, late and in between: the result.
+std::vector<float> run_with_seeds(const cuda::ConvVersion& version, const Problem& problem,
+                                  Context& context) {
+  std::vector<float> first;
+  for (const unsigned seed : {0, 4, 8}) {
+#if defined(WRN_EMULATED)
+    cuda::simt::set_seed(seed);
+#endif
+    const std::vector<float> result = run(version, problem, context);
+    if (seed == 0) first = result;
+    REQUIRE(std::memcmp(result.data(), first.data(), result.size() * sizeof(float)) == 0);
+  }
+  return first;
+}
+
 }  // namespace
 
 TEST_CASE("every version of fprop is right") { check_ladder(kFprop); }
@@ -264,19 +280,10 @@ TEST_CASE("convolutions of tensors that are not aligned are right") {
   }
 }
 
-/// With each poison, and with asynchronous work done at once, late and in between.
 TEST_CASE("convolutions give the same bits in any order of threads and blocks") {
   Context context(Device::kCuda);
   const auto repeated = [&](const auto& version, const Problem& problem) {
-    std::vector<float> first;
-    for (const unsigned seed : {0, 4, 8}) {
-#if defined(WRN_EMULATED)
-      cuda::simt::set_seed(seed);
-#endif
-      const std::vector<float> result = run(version, problem, context);
-      if (seed == 0) first = result;
-      REQUIRE(std::memcmp(result.data(), first.data(), result.size() * sizeof(float)) == 0);
-    }
+    run_with_seeds(version, problem, context);
   };
   for (const Direction& direction : kConvDirections) {
     for (const ConvShape& shape : kSmall) {
@@ -300,16 +307,7 @@ TEST_CASE("the first layer's convolution is right, and the same bits in any orde
     for (const Direction* direction : {&kFprop, &kWgrad}) {
       INFO(direction->name << " " << text(shape));
       const Problem problem(*direction, shape, version.inputs);
-      std::vector<float> first;
-      for (const unsigned seed : {0, 4, 8}) {
-#if defined(WRN_EMULATED)
-        cuda::simt::set_seed(seed);
-#endif
-        const std::vector<float> result = run(version, problem, context);
-        check(version, result, problem);
-        if (seed == 0) first = result;
-        REQUIRE(std::memcmp(result.data(), first.data(), result.size() * sizeof(float)) == 0);
-      }
+      check(version, run_with_seeds(version, problem, context), problem);
       for (const std::size_t shift : {1, 3}) {  // as those of v4, where 16 bytes are not aligned
         check(version, run(version, problem, context, {shift, shift, shift}), problem);
       }

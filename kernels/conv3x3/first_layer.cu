@@ -272,8 +272,7 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
 }
 
 std::size_t wgrad_workspace(const ConvShape& s, Context& context) {
-  return static_cast<std::size_t>(parts(s, context)) * static_cast<std::size_t>(s.w_size()) *
-         sizeof(float);
+  return wgrad_partial_bytes(s, parts(s, context));
 }
 
 }  // namespace wrn::cuda::first_layer
