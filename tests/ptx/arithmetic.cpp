@@ -351,14 +351,11 @@ Table make_table() {
 
 Operation find_arithmetic(const std::string& name, const std::string& given) {
   static const Table table = make_table();
-  if (name.starts_with("mov.b") && given.size() > 2) {
-    const bool splits = given.back() > given[0];
-    if (given == "224") return split<U32, U16>();
-    if (given == "448") return split<U64, U32>();
-    if (given == "22228") return split<U64, U16>();
-    if (splits) return {};
-    if (given[0] == '4') return join<U32, U16>();
-    return given.size() == 3 ? join<U64, U32>() : join<U64, U16>();
+  if (name == "mov.b32" && given.size() == 3) {
+    return given[0] == '2' ? split<U32, U16>() : join<U32, U16>();
+  }
+  if (name == "mov.b64" && given.size() == 3) {
+    return given[0] == '4' ? split<U64, U32>() : join<U64, U32>();
   }
   auto found = table.find(name);
   if (found != table.end() && name.starts_with("cvt.") && given[1] != '?' &&

@@ -14,6 +14,12 @@ namespace {
 
 constexpr std::uintptr_t kSector = 32;
 
+/// Adds a value to the first `count` of a list, if it is not one of them.
+template <typename Count>
+void add_new(std::uintptr_t* list, Count& count, std::uintptr_t value) {
+  if (std::find(list, list + count, value) == list + count) list[count++] = value;
+}
+
 struct Counted {
   const char* path = std::getenv("WRN_PTX_COUNTS");
   std::map<std::string, Counts> kernels;
@@ -25,7 +31,7 @@ struct Counted {
     std::fprintf(file,
                  "kernel\tlaunches\tblocks\twarps\tinstructions\tloads\tload_sectors\tload_least\t"
                  "load_unique\tstores\tstore_sectors\tstore_least\tstore_unique\tshared\t"
-                 "shared_passes\tshared_least\tproducts\n");
+                 "shared_passes\tshared_least\n");
     for (const auto& [name, c] : kernels) {
       int status = 0;
       char* text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
@@ -34,7 +40,7 @@ struct Counted {
       for (const std::uint64_t n :
            {c.launches, c.blocks, c.warps, c.instructions, c.loads.requests, c.loads.sectors,
             c.loads.least, c.loads.unique, c.stores.requests, c.stores.sectors, c.stores.least,
-            c.stores.unique, c.shared_requests, c.shared_passes, c.shared_least, c.products}) {
+            c.stores.unique, c.shared_requests, c.shared_passes, c.shared_least}) {
         std::fprintf(file, "\t%llu", static_cast<unsigned long long>(n));
       }
       std::fprintf(file, "\n");
@@ -75,14 +81,14 @@ void count_global(const std::byte* const (&addresses)[kLanes], Lanes lanes, std:
   for (Lanes rest = lanes; rest != 0; rest &= rest - 1) {
     const std::uintptr_t sector =
         reinterpret_cast<std::uintptr_t>(addresses[std::countr_zero(rest)]) / kSector;
-    if (std::find(sectors, sectors + count, sector) == sectors + count) sectors[count++] = sector;
+    add_new(sectors, count, sector);
     seen.insert(sector);
   }
   std::uintptr_t distinct[kLanes];
   std::size_t places = 0;
   for (Lanes rest = lanes; rest != 0; rest &= rest - 1) {
     const auto at = reinterpret_cast<std::uintptr_t>(addresses[std::countr_zero(rest)]);
-    if (std::find(distinct, distinct + places, at) == distinct + places) distinct[places++] = at;
+    add_new(distinct, places, at);
   }
   traffic.sectors += count;
   traffic.least += (places * bytes + kSector - 1) / kSector;
@@ -116,10 +122,7 @@ void count_shared(const std::byte* const (&addresses)[kLanes], Lanes lanes, std:
       for (std::size_t b = 0; b < bytes; b += 4) {
         const std::uintptr_t word = (reinterpret_cast<std::uintptr_t>(addresses[lane]) + b) / 4;
         const std::size_t bank = word % 32;
-        if (std::find(words[bank], words[bank] + used[bank], word) != words[bank] + used[bank]) {
-          continue;
-        }
-        words[bank][used[bank]++] = word;
+        add_new(words[bank], used[bank], word);
         most = std::max(most, used[bank]);
       }
     }

@@ -19,7 +19,6 @@ struct Counts {
   std::uint64_t launches = 0, blocks = 0, warps = 0, instructions = 0;
   Traffic loads, stores;
   std::uint64_t shared_requests = 0, shared_passes = 0, shared_least = 0;
-  std::uint64_t products = 0;  // multiply-adds by mma and wgmma
 };
 
 /// Of the kernel that runs, or null where nothing is counted: WRN_PTX_COUNTS, a file, asks for it.

@@ -72,13 +72,20 @@ Warp::Warp(Block& block_, int number_)
       local_(block_.kernel.local_bytes * kLanes) {
   registers_ = aligned(register_memory_.get(), 64);
   std::memset(registers_, 0xA5, block.kernel.register_bytes);
+  fill_registers(false);
 }
 
 void Warp::start(Lanes lanes) {
   std::fill(local_.begin(), local_.end(), std::byte{0xFF});  // not what the block before left
   groups_.clear();
   groups_.push_back({0, lanes});
+  fill_registers(true);
+}
+
+/// Those that keep what they begin with: constants once, and the special ones for each block.
+void Warp::fill_registers(bool special) {
   for (const Initial& initial : block.kernel.initial) {
+    if ((initial.source == Source::kSpecial) != special) continue;
     for (int lane = 0; lane < kLanes; ++lane) {
       std::uint64_t value = initial.value;
       if (initial.source == Source::kParameters) {
@@ -339,10 +346,10 @@ Block::Block(const Kernel& kernel_, Extent grid_, Extent threads_, std::size_t s
 /// Returns whether any do.
 bool Block::pass_barriers() {
   bool passes = false;
+  unsigned alive = 0;
+  for (const auto& warp : warps_) alive += static_cast<unsigned>(std::popcount(warp->alive()));
   for (int barrier = 0; barrier < static_cast<int>(barriers.size()); ++barrier) {
     Barrier& state = barriers[static_cast<std::size_t>(barrier)];
-    unsigned alive = 0;
-    for (const auto& warp : warps_) alive += static_cast<unsigned>(std::popcount(warp->alive()));
     if (state.waiting == 0 || state.waiting < (state.threads != 0 ? state.threads : alive)) {
       continue;
     }

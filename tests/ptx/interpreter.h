@@ -63,7 +63,7 @@ class Warp {
   Warp(Block& block, int number);
   /// Goes on until all its lanes wait for others. Returns how many instructions it executed.
   long run();
-  void start(Lanes lanes);
+  void start(Lanes lanes);  // at the kernel's beginning
   bool has_ended() const { return groups_.empty(); }
   Lanes alive() const;
   /// Lets those go on that wait at a barrier of the block; `any`: what bar.red.or gives.
@@ -90,6 +90,7 @@ class Warp {
   std::array<Copies, kLanes> copies;
 
  private:
+  void fill_registers(bool special);
   void check_alignment(const Instruction&, std::uint64_t address, std::size_t bytes) const;
   void arrive(Group&, const Instruction&);
   void branch(Group&, const Instruction&, Lanes taken);

@@ -113,8 +113,9 @@ bool take(std::string& name, const std::string& part) {
 
 Operation find_memory(const std::string& full_name, const std::string& given) {
   std::string name = full_name;
-  for (const char* fence : {"membar.", "fence.", "griddepcontrol.", "setmaxnreg."}) {
-    if (name.starts_with(fence)) return {nothing, std::string(given.size(), '4')};
+  for (const char* needless : {"membar.", "fence.", "griddepcontrol.", "setmaxnreg.",
+                               "cp.async.bulk.commit_group", "cp.async.bulk.wait_group"}) {
+    if (name.starts_with(needless)) return {nothing, std::string(given.size(), '4')};
   }
   if (name == "bar.sync") return {nullptr, std::string(given.size(), '4'), Kind::kBarrier};
   if (name == "bar.red.or.pred") {

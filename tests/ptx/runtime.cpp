@@ -8,6 +8,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <optional>
 #include <stdexcept>
 
 #include "ptx/interpreter.h"
@@ -42,8 +43,7 @@ struct FatWrapper {
 /// A .cu file's kernels, read when one of them is first launched.
 struct File {
   const FatWrapper* wrapper;
-  bool read = false;
-  Program program;
+  std::optional<Program> program;
 };
 
 struct Registered {
@@ -77,6 +77,7 @@ std::map<const std::byte*, std::size_t>& variables() {  // address -> bytes
   static std::map<const std::byte*, std::size_t> all;
   return all;
 }
+
 /// The PTX of the newest architecture that the device can run. Throws where the format is another.
 std::string ptx_of(const FatWrapper& wrapper) {
   cudaDeviceProp device;
@@ -122,19 +123,18 @@ const Kernel* find_kernel(const void* function) {
   const auto found = kernels().registered.find(function);
   if (found == kernels().registered.end()) return nullptr;
   auto& [file, name] = found->second;
-  if (!file->read) {
-    file->read = true;
+  if (!file->program) {
     try {
       file->program = read_program(ptx_of(*file->wrapper));
     } catch (const std::exception& error) {
       cuda::simt::fatal("the PTX of " + name + ": " + error.what());
     }
-    for (const auto& variable : file->program.variables) {
+    for (const auto& variable : file->program->variables) {
       variables()[reinterpret_cast<const std::byte*>(variable.data())] = variable.size() * 8;
     }
   }
-  const auto kernel = file->program.kernels.find(name);
-  return kernel != file->program.kernels.end() ? &kernel->second : nullptr;
+  const auto kernel = file->program->kernels.find(name);
+  return kernel != file->program->kernels.end() ? &kernel->second : nullptr;
 }
 
 cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments,
@@ -208,7 +208,7 @@ extern "C" {
 
 void** __cudaRegisterFatBinary(void* wrapper) {
   return reinterpret_cast<void**>(
-      new wrn::ptx::File{static_cast<const wrn::ptx::FatWrapper*>(wrapper), false, {}});
+      new wrn::ptx::File{static_cast<const wrn::ptx::FatWrapper*>(wrapper), {}});
 }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void** file) { delete reinterpret_cast<wrn::ptx::File*>(file); }

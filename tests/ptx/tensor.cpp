@@ -79,19 +79,14 @@ void ballot(Warp& warp, const Instruction& i, Lanes lanes) {
 // Lane 8 m + r has the address of row r of matrix m.
 template <bool transposed>
 void load_matrices(Warp& warp, const Instruction& i, Lanes) {
-  if (counts) {
-    std::byte* rows[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) {
-      rows[lane] = warp.shared(i, warp.at<U32>(i.at[4])[lane] + static_cast<U32>(i.constant), 16);
-    }
-    count_shared(rows, kAllLanes, 16);
+  std::byte* rows[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    rows[lane] = warp.shared(i, warp.at<U32>(i.at[4])[lane] + static_cast<U32>(i.constant), 16);
   }
+  if (counts) count_shared(rows, kAllLanes, 16);
   for (int m = 0; m < 4; ++m) {
     std::uint16_t matrix[8][8];
-    for (int row = 0; row < 8; ++row) {
-      const U32 address = warp.at<U32>(i.at[4])[8 * m + row] + static_cast<U32>(i.constant);
-      std::memcpy(matrix[row], warp.shared(i, address, 16), 16);
-    }
+    for (int row = 0; row < 8; ++row) std::memcpy(matrix[row], rows[8 * m + row], 16);
     for (int lane = 0; lane < kLanes; ++lane) {
       const int g = lane / 4, q = 2 * (lane % 4);
       warp.at<U32>(i.at[m])[lane] = transposed ? matrix[q][g] | U32{matrix[q + 1][g]} << 16
@@ -104,7 +99,6 @@ void load_matrices(Warp& warp, const Instruction& i, Lanes) {
 template <bool is_tf32>
 void multiply(Warp& warp, const Instruction& i, Lanes) {
   constexpr int kDepth = is_tf32 ? 8 : 16;
-  if (counts) counts->products += 16 * 8 * kDepth;
   float a[16][kDepth], b[kDepth][8], d[16][8];
   for (int lane = 0; lane < kLanes; ++lane) {
     const int g = lane / 4, q = lane % 4;
@@ -140,6 +134,11 @@ void multiply(Warp& warp, const Instruction& i, Lanes) {
 }
 
 // --- 9.7.15 wgmma --------------------------------------------------------------------------------
+/// Where an address of rows of 128, 64 or 32 bytes is swizzled to.
+U32 swizzled(U32 address, U32 row_bytes) {
+  return address ^ ((address >> 7 & (row_bytes / 16 - 1)) << 4);
+}
+
 /// An operand of 16 deep in shared memory, by its descriptor (9.7.15.5.1): `rows` along m or n.
 struct Matrix {
   U32 begin, leading, stride, row_bytes;
@@ -163,7 +162,7 @@ struct Matrix {
     } else {
       at += row / 8 * stride + row % 8 * row_bytes + k * 2;
     }
-    return at ^ ((at >> 7 & (row_bytes / 16 - 1)) << 4);
+    return swizzled(at, row_bytes);
   }
 };
 
@@ -172,7 +171,6 @@ struct Matrix {
 void multiply_by_warpgroup(Warp& warp, const Instruction& i, Lanes) {
   const std::size_t registers = i.at.size() - 7;
   const std::size_t columns = registers * 2;
-  if (counts) counts->products += 16 * 16 * columns;
   const auto number = [&](std::size_t n) { return warp.at<U32>(i.at[registers + n])[0]; };
   const Matrix a(warp, i, warp.at<U64>(i.at[registers])[0], number(5) != 0);
   const Matrix b(warp, i, warp.at<U64>(i.at[registers + 1])[0], number(6) != 0);
@@ -260,7 +258,9 @@ void wait_for_copies(Warp& warp, const Instruction& i, Lanes lanes) {
 }
 
 // --- 9.7.13.15 mbarrier --------------------------------------------------------------------------
-MemoryBarrier& barrier_at(Warp& warp, const Instruction& i, U32 address) {
+/// The one that operand `n` points to.
+MemoryBarrier& barrier_at(Warp& warp, const Instruction& i, std::size_t n, int lane) {
+  const U32 address = warp.at<U32>(i.at[n])[lane] + static_cast<U32>(i.constant);
   return *reinterpret_cast<MemoryBarrier*>(warp.shared(i, address, 8));
 }
 
@@ -268,8 +268,7 @@ template <bool expecting>
 void arrive(Warp& warp, const Instruction& i, Lanes lanes) {
   for (; lanes != 0; lanes &= lanes - 1) {
     const int lane = first_of(lanes);
-    const U32 address = warp.at<U32>(i.at[0])[lane] + static_cast<U32>(i.constant);
-    MemoryBarrier& barrier = barrier_at(warp, i, address);
+    MemoryBarrier& barrier = barrier_at(warp, i, 0, lane);
     if (barrier.pending == 0) warp.fail(i, "arrives once too often");
     if constexpr (expecting) {
       barrier.bytes += static_cast<std::int32_t>(warp.at<U32>(i.at[1])[lane]);
@@ -283,8 +282,7 @@ void init_barrier(Warp& warp, const Instruction& i, Lanes lanes) {
     const int lane = first_of(lanes);
     const U32 count = warp.at<U32>(i.at[1])[lane];
     if (count == 0 || count > 0x7FFF) warp.fail(i, "is for 0 arrivals, or more than 32767");
-    const U32 address = warp.at<U32>(i.at[0])[lane] + static_cast<U32>(i.constant);
-    MemoryBarrier& barrier = barrier_at(warp, i, address);
+    MemoryBarrier& barrier = barrier_at(warp, i, 0, lane);
     barrier.count = static_cast<std::uint16_t>(count);
     barrier.pending = count & 0x7FFF;
     barrier.phase = 0;
@@ -296,18 +294,20 @@ void try_wait(Warp& warp, const Instruction& i, Lanes lanes) {
   Lanes& complete = warp.predicate(i.at[0]);
   for (; lanes != 0; lanes &= lanes - 1) {
     const int lane = first_of(lanes);
-    const U32 address = warp.at<U32>(i.at[1])[lane] + static_cast<U32>(i.constant);
-    const bool over = barrier_at(warp, i, address).phase != (warp.at<U32>(i.at[2])[lane] & 1);
+    const bool over = barrier_at(warp, i, 1, lane).phase != (warp.at<U32>(i.at[2])[lane] & 1);
     complete = (complete & ~(1U << lane)) | Lanes{over} << lane;
   }
 }
 
 // --- 9.7.9.27.1 cp.async.bulk.tensor -------------------------------------------------------------
 /// f(an element in shared memory, its address in the tensor or null where it is outside): of a box
-/// whose first element has these coordinates, the innermost first. Returns its bytes.
-template <typename F>
-std::size_t for_each_of_box(Warp& warp, const Instruction& i, U64 map_address, U32 shared,
-                            const std::int64_t (&first)[5], int rank, bool is_load, F f) {
+/// whose map, place in shared memory, and first element's coordinates, the innermost first, are at
+/// these operands. Returns its bytes.
+template <int rank, typename F>
+std::size_t for_each_of_box(Warp& warp, const Instruction& i, int lane, std::size_t map_at,
+                            std::size_t shared_at, std::size_t first_at, bool is_load, F f) {
+  const U64 map_address = warp.at<U64>(i.at[map_at])[lane];
+  const U32 shared = warp.at<U32>(i.at[shared_at])[lane];
   cuda::simt::TensorMap map;
   std::memcpy(&map, reinterpret_cast<const void*>(map_address), sizeof map);
   if (map_address % 64 != 0 || map.magic != cuda::simt::TensorMap::kMagic || map.rank != rank) {
@@ -331,13 +331,14 @@ std::size_t for_each_of_box(Warp& warp, const Instruction& i, U64 map_address, U
     bool inside = true;
     std::int64_t offset = 0;
     for (int d = 0; d < rank; ++d) {
-      const std::int64_t x = first[d] + static_cast<std::int64_t>(rest % points[d] * map.step[d]);
+      const std::int64_t x = warp.at<std::int32_t>(i.at[first_at + d])[lane] +
+                             static_cast<std::int64_t>(rest % points[d] * map.step[d]);
       rest /= points[d];
       inside = inside && x >= 0 && x < map.size(d);
       offset += x * static_cast<std::int64_t>(map.stride[d]);
     }
     U32 at = shared + static_cast<U32>(element * 2);
-    at ^= (at >> 7 & (map.swizzle_bytes / 16U - 1)) << 4;
+    at = swizzled(at, map.swizzle_bytes);
     std::byte* p = inside ? warp.global(i, reinterpret_cast<U64>(map.base) + offset, 2) : nullptr;
     if (p) {
       if (!begin) begin = p;
@@ -354,18 +355,15 @@ template <int rank>
 void load_box(Warp& warp, const Instruction& i, Lanes lanes) {
   for (; lanes != 0; lanes &= lanes - 1) {
     const int lane = first_of(lanes);
-    std::int64_t first[5] = {};
-    for (int d = 0; d < rank; ++d) first[d] = warp.at<std::int32_t>(i.at[2 + d])[lane];
-    const std::size_t bytes =
-        for_each_of_box(warp, i, warp.at<U64>(i.at[1])[lane], warp.at<U32>(i.at[0])[lane], first,
-                        rank, true, [](std::byte* to, const std::byte* from) {
-                          if (from) {
-                            std::memcpy(to, from, 2);
-                          } else {
-                            std::memset(to, 0, 2);
-                          }
-                        });
-    MemoryBarrier& barrier = barrier_at(warp, i, warp.at<U32>(i.at[2 + rank])[lane]);
+    const std::size_t bytes = for_each_of_box<rank>(warp, i, lane, 1, 0, 2, true,
+                                                    [](std::byte* to, const std::byte* from) {
+                                                      if (from) {
+                                                        std::memcpy(to, from, 2);
+                                                      } else {
+                                                        std::memset(to, 0, 2);
+                                                      }
+                                                    });
+    MemoryBarrier& barrier = barrier_at(warp, i, 2 + rank, lane);
     barrier.bytes -= static_cast<std::int32_t>(bytes);
     barrier.complete_if_due();
   }
@@ -374,17 +372,12 @@ void load_box(Warp& warp, const Instruction& i, Lanes lanes) {
 template <int rank>
 void store_box(Warp& warp, const Instruction& i, Lanes lanes) {
   for (; lanes != 0; lanes &= lanes - 1) {
-    const int lane = first_of(lanes);
-    std::int64_t first[5] = {};
-    for (int d = 0; d < rank; ++d) first[d] = warp.at<std::int32_t>(i.at[1 + d])[lane];
-    for_each_of_box(warp, i, warp.at<U64>(i.at[0])[lane], warp.at<U32>(i.at[1 + rank])[lane], first,
-                    rank, false, [](const std::byte* from, std::byte* to) {
-                      if (to) std::memcpy(to, from, 2);
-                    });
+    for_each_of_box<rank>(warp, i, first_of(lanes), 0, 1 + rank, 1, false,
+                          [](const std::byte* from, std::byte* to) {
+                            if (to) std::memcpy(to, from, 2);
+                          });
   }
 }
-
-void nothing(Warp&, const Instruction&, Lanes) {}
 
 }  // namespace
 
@@ -413,7 +406,7 @@ Operation find_tensor(const std::string& name, const std::string& given) {
     return {multiply_by_warpgroup, std::string(given.size() - 7, '4') + "88p4444", Kind::kAligned};
   }
   if (name.starts_with("wgmma.")) {  // fence, commit_group, wait_group
-    return {nothing, std::string(given.size(), '4'), Kind::kAligned};
+    return {nullptr, std::string(given.size(), '4'), Kind::kAligned};
   }
 
   if (name == "cp.async.cg.shared.global" || name == "cp.async.ca.shared.global") {
@@ -432,8 +425,6 @@ Operation find_tensor(const std::string& name, const std::string& given) {
   if (name == "cp.async.bulk.tensor.3d" + load) return {load_box<3>, "484444"};
   if (name == "cp.async.bulk.tensor.4d" + load) return {load_box<4>, "4844444"};
   if (name == "cp.async.bulk.tensor.4d" + store) return {store_box<4>, "844444"};
-  if (name == "cp.async.bulk.commit_group") return {nothing, ""};
-  if (name == "cp.async.bulk.wait_group.read") return {nothing, "4"};
   return {};
 }
 
