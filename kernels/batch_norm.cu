@@ -13,13 +13,13 @@
 // when it is written. In particular mean and variance are those of what x holds.
 //
 // Layout and ownership. x is [rows, c]. A thread owns a group of V channels: 16 bytes of them, four
-// floats or eight bf16, where c is a multiple of that and the pointers are aligned, else one. A
-// block is `lanes` groups wide, at most 128 bytes, so that a warp reads whole cache lines of
-// several rows; each thread keeps a few rows in registers, so that their loads overlap.
-// Neighbouring blocks are neighbouring columns of the same rows. To sum, a block goes down the rows
-// of its tile. To pass over an image, each block has a few rows, and the first blocks have the last
-// rows: the kernel before has written those last, so that they may still be in the L2 cache. What
-// this kernel writes last, the first rows, is what the next one reads first.
+// floats or eight bf16, where c is a multiple of that, else one. A block is `lanes` groups wide, at
+// most 128 bytes, so that a warp reads whole cache lines of several rows; each thread keeps a few
+// rows in registers, so that their loads overlap. Neighbouring blocks are neighbouring columns of
+// the same rows. To sum, a block goes down the rows of its tile. To pass over an image, each block
+// has a few rows, and the first blocks have the last rows: the kernel before has written those
+// last, so that they may still be in the L2 cache. What this kernel writes last, the first rows, is
+// what the next one reads first.
 //
 // The sums take three launches: every block reduces its tile to one partial result a channel, in
 // the workspace [tiles][c][2]; channel_sums.cu merges the tiles; a third one applies the outcome.
@@ -93,13 +93,10 @@ Tiling tiling(const ImageShape& s, int width) {
   return t;
 }
 
-/// Whether groups of kWide<Real> channels, of images and of fp32 parameters, can be accessed in 16
-/// bytes.
+/// How many channels a thread takes: 16 bytes of them, where these make up all.
 template <typename Real>
-bool wide(const ImageShape& s, std::initializer_list<const Real*> images,
-          std::initializer_list<const float*> parameters) {
-  return s.c % kWide<Real> == 0 && std::all_of(images.begin(), images.end(), aligned16) &&
-         std::all_of(parameters.begin(), parameters.end(), aligned16);
+int width_of(const ImageShape& s) {
+  return s.c % kWide<Real> == 0 ? kWide<Real> : 1;
 }
 
 /// A thread's group of channels, in the `column`th column of blocks.
@@ -436,7 +433,7 @@ void backward(const Real* x, const Real* dy, const float* gamma, const float* me
                         context);
 }
 
-/// The most tiles, whichever width the type and the pointers will allow.
+/// The most tiles, of whichever type the images are.
 unsigned most_tiles(const ImageShape& shape) {
   unsigned tiles = 0;
   for (const int width : {1, kWide<float>, kWide<bf16>}) {
@@ -453,8 +450,8 @@ void batch_norm_forward(const Real* x, const float* gamma, const float* beta, Re
                         bool relu, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
   WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
-  const auto run = wide(shape, {x, y}, {gamma, beta, mean, variance}) ? forward<kWide<Real>, Real>
-                                                                      : forward<1, Real>;
+  check_aligned(x, gamma, beta, y, mean, variance);
+  const auto run = width_of<Real>(shape) > 1 ? forward<kWide<Real>, Real> : forward<1, Real>;
   run(x, gamma, beta, y, mean, variance, mask, shape, epsilon, relu, context);
 }
 
@@ -463,10 +460,11 @@ void batch_norm_inference(const Real* x, const float* gamma, const float* beta, 
                           const float* variance, Real* y, const ImageShape& shape, float epsilon,
                           bool relu, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
-  const bool is_wide = wide(shape, {x, y}, {gamma, beta, mean, variance});
-  const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
-  run(behind(relu), {}, x, gamma, beta, mean, variance, y, nullptr,
-      tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);
+  check_aligned(x, gamma, beta, mean, variance, y);
+  const int width = width_of<Real>(shape);
+  const auto run = width > 1 ? apply<kWide<Real>, Real> : apply<1, Real>;
+  run(behind(relu), {}, x, gamma, beta, mean, variance, y, nullptr, tiling(shape, width), epsilon,
+      context);
 }
 
 template <typename Real>
@@ -477,7 +475,8 @@ void batch_norm_backward(const Real* x, const Real* dy, const float* gamma, cons
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
   WRN_CHECK(!relu || mask != nullptr, "batch norm with a ReLU and no mask");
   constexpr int kV = kWide<Real>;
-  const auto run = wide(shape, {x, dy, dx}, {gamma, mean, variance, dgamma, dbeta})
+  check_aligned(x, dy, gamma, mean, variance, dx, dgamma, dbeta);
+  const auto run = width_of<Real>(shape) > 1
                        ? (relu ? backward<kV, true, Real> : backward<kV, false, Real>)
                        : (relu ? backward<1, true, Real> : backward<1, false, Real>);
   run(x, dy, gamma, mean, variance, mask, dx, dgamma, dbeta, shape, epsilon, context);
@@ -495,11 +494,11 @@ void batch_norm_activation(const Real* x, const float* gamma, const float* beta,
   const std::int64_t pixels = std::int64_t{shape.h} * shape.w;
   WRN_CHECK(shape.rows() <= 0x7FFFFFFF && pixels * shape.c <= std::int64_t{4} << 32,
             "an activation of {} pixels, {} elements an image", shape.rows(), pixels * shape.c);
-  const bool is_wide = wide(shape, {x, y}, {gamma, beta, mean, variance});
-  const auto run = is_wide ? apply<kWide<Real>, Real> : apply<1, Real>;
+  check_aligned(x, gamma, beta, mean, variance, y);
+  const int width = width_of<Real>(shape);
+  const auto run = width > 1 ? apply<kWide<Real>, Real> : apply<1, Real>;
   run(dropout.p > 0 ? Behind::kReluAndDropout : Behind::kRelu, {dropout, static_cast<int>(pixels)},
-      x, gamma, beta, mean, variance, y, mask, tiling(shape, is_wide ? kWide<Real> : 1), epsilon,
-      context);
+      x, gamma, beta, mean, variance, y, mask, tiling(shape, width), epsilon, context);
 }
 
 template <typename Real>
@@ -507,10 +506,11 @@ void batch_norm_dx(const Real* x, const Real* d, const float* gamma, const float
                    const float* variance, const float* dgamma, const float* dbeta, const Real* skip,
                    Real* dx, const ImageShape& shape, float epsilon, Context& context) {
   WRN_CHECK(epsilon > 0, "batch norm with epsilon {}", epsilon);
-  const bool is_wide = wide(shape, {x, d, skip, dx}, {gamma, mean, variance, dgamma, dbeta});
-  const auto run = is_wide ? dx_of<kWide<Real>, false, Real> : dx_of<1, false, Real>;
-  run(x, d, gamma, mean, variance, nullptr, dgamma, dbeta, skip, dx,
-      tiling(shape, is_wide ? kWide<Real> : 1), epsilon, context);
+  check_aligned(x, d, gamma, mean, variance, dgamma, dbeta, skip, dx);
+  const int width = width_of<Real>(shape);
+  const auto run = width > 1 ? dx_of<kWide<Real>, false, Real> : dx_of<1, false, Real>;
+  run(x, d, gamma, mean, variance, nullptr, dgamma, dbeta, skip, dx, tiling(shape, width), epsilon,
+      context);
 }
 
 #define WRN_FOR(Real)                                                                              \

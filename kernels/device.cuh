@@ -105,8 +105,12 @@ inline unsigned grid_stride_blocks(std::int64_t items, std::int64_t per_block, C
   return static_cast<unsigned>(std::clamp<std::int64_t>(divide_up(items, per_block), 1, most));
 }
 
-/// Whether p is aligned for 16-byte accesses.
-inline bool aligned16(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
+/// Throws where a tensor does not begin as launchers.h says.
+template <typename... T>
+void check_aligned(const T*... tensors) {
+  WRN_CHECK(((reinterpret_cast<std::uintptr_t>(tensors) % 16 == 0) && ...),
+            "a tensor that does not begin at a multiple of 16 bytes");
+}
 
 /// N neighbouring elements, read and written as one: with 16 bytes of them, in one access.
 template <typename T, int N>

@@ -5,9 +5,9 @@
 //   dropout   y = keep ? x / (1 - p) : 0; Philox draws keep from (seed, layer, step, row, element)
 //
 // All are bound by memory: a thread strides over the grid and takes 16 bytes at a time, four floats
-// or eight bf16, where the pointers and the size allow, else one element. Every element is read
-// before it is written by the thread that writes it, so in place is safe. Forward and backward both
-// overwrite their output.
+// or eight bf16, where the size allows, else one element. Every element is read before it is
+// written by the thread that writes it, so in place is safe. Forward and backward both overwrite
+// their output.
 #include "kernels/device.cuh"
 
 namespace wrn::cuda {
@@ -54,9 +54,9 @@ template <typename F, typename Real, typename... In>
 void launch_elementwise(F f, Real* out, std::int64_t size, Context& context, const In*... in) {
   WRN_CHECK(size >= 0, "{} elements", size);
   if (size == 0) return;
-  const bool wide = size % kWide<Real> == 0 && aligned16(out) && (aligned16(in) && ...);
-  wide ? launch_groups<kWide<Real>>(f, out, size, context, in...)
-       : launch_groups<1>(f, out, size, context, in...);
+  check_aligned(out, in...);
+  size % kWide<Real> == 0 ? launch_groups<kWide<Real>>(f, out, size, context, in...)
+                          : launch_groups<1>(f, out, size, context, in...);
 }
 
 /// Every four elements of a row share a draw of Philox. kWhole: a thread takes 16 bytes, which are
@@ -133,7 +133,8 @@ void dropout(const Real* x, Real* y, int rows, std::int64_t row_size, float p, i
   WRN_CHECK(rows >= 0 && row_size > 0 && row_size <= std::int64_t{4} << 32,
             "dropout of {} rows of {} elements", rows, row_size);
   if (rows == 0) return;
-  const bool whole = row_size % kWide<Real> == 0 && aligned16(x) && aligned16(y);
+  check_aligned(x, y);
+  const bool whole = row_size % kWide<Real> == 0;
   const auto kernel =
       whole ? WRN_KERNEL(dropout_kernel<Real, true>) : WRN_KERNEL(dropout_kernel<Real, false>);
   const std::int64_t threads = divide_up(row_size, whole ? kWide<Real> : 4);

@@ -2,7 +2,8 @@
 // namespace wrn::cpu and once in wrn::cuda; it is not for including elsewhere.
 //
 // Conventions. Tensors are dense, of Reals or fp32 or as said: images NHWC, filters KRSC (output
-// channel, filter row, filter column, input channel), matrices row-major. Outputs are overwritten.
+// channel, filter row, filter column, input channel), matrices row-major. On CUDA they begin at
+// multiples of 16 bytes, as all allocated memory does. Outputs are overwritten.
 // No two pointers may overlap unless the comment says "in place". A launcher checks what it is
 // given, throws wrn::Error, and takes its Context last. Where scratch is needed, X_workspace()
 // returns the bytes that Context::workspace must have while X runs. On CUDA pointers are device

@@ -4,11 +4,11 @@
 //   max       y = the window's largest element;    dx = dy there, 0 in the rest of the window
 //
 // Layout and ownership. x is [n,h,w,c], y [n,h/side,w/side,c]. A thread has V channels of one
-// output: 16 bytes of them, four floats or eight bf16, where c and the pointers allow, else one;
-// neighbouring threads have neighbouring channels. It reads, or in the backward pass writes, the
-// window in row-major order. In average pooling, of which a network has one output an image, too
-// few for a thread each, threads above each other share a window and merge their sums. As the
-// windows tile the image, the backward pass writes every element once: it overwrites.
+// output: 16 bytes of them, four floats or eight bf16, where c allows, else one; neighbouring
+// threads have neighbouring channels. It reads, or in the backward pass writes, the window in
+// row-major order. In average pooling, of which a network has one output an image, too few for a
+// thread each, threads above each other share a window and merge their sums. As the windows tile
+// the image, the backward pass writes every element once: it overwrites.
 //
 // Of equal elements the first is the maximum, and a NaN is larger than any number, as in PyTorch.
 // `argmax` is [n,h/side,w/side,c] of int32: the maximum's index in its window, whatever its side.
@@ -166,12 +166,6 @@ unsigned average_pool_high(const PoolShape& s) {
   return std::bit_ceil(static_cast<unsigned>(std::min(rounds, kMost)));
 }
 
-/// Whether all of a thread's 16 bytes of channels are there, and aligned.
-template <typename Real, typename... T>
-bool wide(const PoolShape& s, const T*... arrays) {
-  return s.c % kWide<Real> == 0 && (aligned16(arrays) && ...);
-}
-
 template <int V, typename Real>
 void average_forward(const Real* x, float* y, const PoolShape& s, Context& context) {
   launch_pool<V>(WRN_KERNEL(average_pool_forward_kernel<Real, V>), s, average_pool_high(s), context,
@@ -202,28 +196,32 @@ void max_backward(const Real* dy, const std::uint8_t* argmax, Real* dx, const Po
 
 template <typename Real>
 void average_pool_forward(const Real* x, float* y, const PoolShape& shape, Context& context) {
-  wide<Real>(shape, x, y) ? average_forward<kWide<Real>>(x, y, shape, context)
-                          : average_forward<1>(x, y, shape, context);
+  check_aligned(x, y);
+  shape.c % kWide<Real> == 0 ? average_forward<kWide<Real>>(x, y, shape, context)
+                             : average_forward<1>(x, y, shape, context);
 }
 
 template <typename Real>
 void average_pool_backward(const float* dy, Real* dx, const PoolShape& shape, Context& context) {
-  wide<Real>(shape, dy, dx) ? average_backward<kWide<Real>>(dy, dx, shape, context)
-                            : average_backward<1>(dy, dx, shape, context);
+  check_aligned(dy, dx);
+  shape.c % kWide<Real> == 0 ? average_backward<kWide<Real>>(dy, dx, shape, context)
+                             : average_backward<1>(dy, dx, shape, context);
 }
 
 template <typename Real>
 void max_pool_forward(const Real* x, Real* y, std::uint8_t* argmax, const PoolShape& shape,
                       Context& context) {
-  wide<Real>(shape, x, y, argmax) ? max_forward<kWide<Real>>(x, y, argmax, shape, context)
-                                  : max_forward<1>(x, y, argmax, shape, context);
+  check_aligned(x, y, argmax);
+  shape.c % kWide<Real> == 0 ? max_forward<kWide<Real>>(x, y, argmax, shape, context)
+                             : max_forward<1>(x, y, argmax, shape, context);
 }
 
 template <typename Real>
 void max_pool_backward(const Real* dy, const std::uint8_t* argmax, Real* dx, const PoolShape& shape,
                        Context& context) {
-  wide<Real>(shape, dy, argmax, dx) ? max_backward<kWide<Real>>(dy, argmax, dx, shape, context)
-                                    : max_backward<1>(dy, argmax, dx, shape, context);
+  check_aligned(dy, argmax, dx);
+  shape.c % kWide<Real> == 0 ? max_backward<kWide<Real>>(dy, argmax, dx, shape, context)
+                             : max_backward<1>(dy, argmax, dx, shape, context);
 }
 
 #define WRN_FOR(Real)                                                                            \

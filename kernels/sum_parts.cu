@@ -2,11 +2,11 @@
 // filters, and a batch's rows for the gradient of a bias.
 //
 // There is little to do but to wait for memory, so a thread asks for eight parts before it adds
-// them: of four elements, or of one where they are transposed or not aligned. A block has 256
-// threads, [slices][groups of elements], with as many slices as make it one round: a thread takes
-// every slices-th part, and then the slices are added up. At least eight groups are next to each
-// other; so more than 256 parts take several rounds. Without a bound on its registers ptxas would
-// let loads wait for each other.
+// them: of four elements, or of one where they are transposed or no fours. A block has 256 threads,
+// [slices][groups of elements], with as many slices as make it one round: a thread takes every
+// slices-th part, and then the slices are added up. At least eight groups are next to each other;
+// so more than 256 parts take several rounds. Without a bound on its registers ptxas would let
+// loads wait for each other.
 #include <algorithm>
 #include <bit>
 
@@ -64,9 +64,9 @@ void sum_parts(const float* partial, int parts, int rows, int columns, float* su
   WRN_CHECK(parts > 0 && parts <= 0x7FFFFFFF - kAtOnce * int{kThreads} && size > 0 &&
                 size <= 0x7FFFFFFF - kThreads,
             "the sum of {} parts of {} x {}", parts, rows, columns);
-  const bool is_wide = columns == 1 && rows % 4 == 0 && aligned16(partial) && aligned16(sum);
-  is_wide ? launch_groups<4>(partial, sum, parts, rows / 4, columns, context)
-          : launch_groups<1>(partial, sum, parts, rows, columns, context);
+  check_aligned(partial, sum);
+  columns == 1 && rows % 4 == 0 ? launch_groups<4>(partial, sum, parts, rows / 4, columns, context)
+                                : launch_groups<1>(partial, sum, parts, rows, columns, context);
 }
 
 }  // namespace wrn::cuda

@@ -124,11 +124,9 @@ __device__ void update(float& w, float gradient, float& m, bool nesterov, const 
   w -= s.learning_rate * (nesterov ? g + s.momentum * m : m);
 }
 
-/// The first `groups` groups of four in 16-byte accesses, the rest of `size` one by one. `copy` may
-/// be null.
-__global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy,
-                           std::int64_t groups, std::int64_t size, bool nesterov,
-                           const StepState* state, const Metrics* metrics) {
+/// Whole groups of four in 16-byte accesses, the last elements one by one. `copy` may be null.
+__global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
+                           bool nesterov, const StepState* state, const Metrics* metrics) {
   wait_for_previous_kernels();
   if (metrics->not_finite > 0) return;
   const StepState s = *state;
@@ -137,7 +135,7 @@ __global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy
   auto *w4 = grouped<4>(w), *m4 = grouped<4>(m);
   auto* copy4 = grouped<4>(copy);
   const auto* gradient4 = grouped<4>(gradient);
-  for (std::int64_t i = thread; i < groups; i += stride) {
+  for (std::int64_t i = thread; i < size / 4; i += stride) {
     Floats<4> a = w4[i], b = m4[i];
     const Floats<4> g = gradient4[i];
 #pragma unroll
@@ -146,7 +144,7 @@ __global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy
     m4[i] = b;
     if (copy != nullptr) copy4[i] = from_floats<bf16>(a);
   }
-  for (std::int64_t i = 4 * groups + thread; i < size; i += stride) {
+  for (std::int64_t i = size / 4 * 4 + thread; i < size; i += stride) {
     update(w[i], gradient[i], m[i], nesterov, s);
     if (copy != nullptr) copy[i] = to_bf16(w[i]);
   }
@@ -166,10 +164,9 @@ void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_
               bool nesterov, const StepState* state, const Metrics* metrics, Context& context) {
   WRN_CHECK(size >= 0, "{} parameters", size);
   if (size == 0) return;
-  const bool wide = aligned16(w) && aligned16(gradient) && aligned16(m) && aligned16(copy);
+  check_aligned(w, gradient, m, copy);
   launch(WRN_KERNEL(sgd_kernel), grid_stride_blocks(divide_up(size, 4), kUpdateThreads, context),
-         kUpdateThreads, 0, context, w, gradient, m, copy, wide ? size / 4 : 0, size, nesterov,
-         state, metrics);
+         kUpdateThreads, 0, context, w, gradient, m, copy, size, nesterov, state, metrics);
 }
 
 }  // namespace wrn::cuda

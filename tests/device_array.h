@@ -26,28 +26,26 @@ class DeviceArray {
   static_assert(std::is_trivially_copyable_v<T>);
 
  public:
-  /// `shift` elements lie before the first one, so that it is not aligned as memory is allocated.
-  explicit DeviceArray(std::size_t size, std::size_t shift = 0) : size_(size), shift_(shift) {
-    if (bytes() == 0) return;
-    WRN_CUDA_CALL(cudaMalloc(&memory_, bytes()), "{} bytes", bytes());
+  explicit DeviceArray(std::size_t size) : size_(size) {
+    if (size == 0) return;
+    void* memory = nullptr;
+    WRN_CUDA_CALL(cudaMalloc(&memory, size * sizeof(T)), "{} bytes", size * sizeof(T));
+    data_ = static_cast<T*>(memory);
     if (std::getenv("WRN_UNWRITTEN") == nullptr) poison();
   }
-  explicit DeviceArray(const std::vector<T>& values, std::size_t shift = 0)
-      : DeviceArray(values.size(), shift) {
-    write(values);
-  }
-  ~DeviceArray() { cudaFree(memory_); }
+  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) { write(values); }
+  ~DeviceArray() { cudaFree(data_); }
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
 
   std::size_t size() const { return size_; }
-  T* data() const { return static_cast<T*>(memory_) + shift_; }
+  T* data() const { return data_; }
   operator T*() const { return data(); }
 
   /// Every byte 0xFF: as floats NaN, as integers -1.
   void poison() {
-    const std::vector<std::uint8_t> ones(bytes(), 0xFF);
-    if (!ones.empty()) cuda::copy_to_device(memory_, ones.data(), ones.size());
+    const std::vector<std::uint8_t> ones(size_ * sizeof(T), 0xFF);
+    if (!ones.empty()) cuda::copy_to_device(data_, ones.data(), ones.size());
   }
   void write(const std::vector<T>& values) {
     if (size_ > 0) cuda::copy_to_device(data(), values.data(), size_ * sizeof(T));
@@ -63,10 +61,8 @@ class DeviceArray {
   }
 
  private:
-  std::size_t bytes() const { return (size_ + shift_) * sizeof(T); }
-
-  std::size_t size_, shift_;
-  void* memory_ = nullptr;
+  std::size_t size_;
+  T* data_ = nullptr;
 };
 
 /// The workspace of the launch to come, poisoned, for as long as it lives.

@@ -12,6 +12,7 @@
 #include "device_array.h"
 #include "devices.h"
 #include "kernels/augment.h"
+#include "kernels/fused.h"
 #include "kernels/kernels.h"
 #include "kernels/sum_parts.h"
 
@@ -48,15 +49,15 @@ Floats special_floats(std::size_t size, unsigned seed) {
 }
 
 template <typename Real>
-void check_elementwise(std::size_t size, std::size_t shift, Both& on) {
-  INFO("size=" << size << " shift=" << shift << " bytes=" << sizeof(Real));
+void check_elementwise(std::size_t size, Both& on) {
+  INFO("size=" << size << " bytes=" << sizeof(Real));
   const auto n = static_cast<std::int64_t>(size);
   const auto a = to_reals<Real>(special_floats(size, 1)),
              b = to_reals<Real>(special_floats(size, 2));
   const Floats host_a = to_floats(a), host_b = to_floats(b);
   Floats expected(size);
   {
-    DeviceArray<Real> x(a, shift), y(size, shift);
+    DeviceArray<Real> x(a), y(size);
     cpu::relu_forward(host_a.data(), expected.data(), n, on.cpu);
     cuda::relu_forward<Real>(x, y, n, on.cuda);
     CHECK(difference(to_floats(y.read()), expected) == "");
@@ -64,7 +65,7 @@ void check_elementwise(std::size_t size, std::size_t shift, Both& on) {
     CHECK(difference(to_floats(x.read()), expected) == "");
   }
   {
-    DeviceArray<Real> y(a, shift), dy(b, shift), dx(size, shift);
+    DeviceArray<Real> y(a), dy(b), dx(size);
     cpu::relu_backward(host_a.data(), host_b.data(), expected.data(), n, on.cpu);
     cuda::relu_backward<Real>(y, dy, dx, n, on.cuda);
     CHECK(difference(to_floats(dx.read()), expected) == "");
@@ -75,7 +76,7 @@ void check_elementwise(std::size_t size, std::size_t shift, Both& on) {
     // Without NaNs, whose payloads a sum may choose as it likes.
     const auto c = to_reals<Real>(random_floats(size, 3)),
                d = to_reals<Real>(random_floats(size, 4));
-    DeviceArray<Real> x(c, shift), y(d, shift), out(size, shift);
+    DeviceArray<Real> x(c), y(d), out(size);
     cpu::add(to_floats(c).data(), to_floats(d).data(), expected.data(), n, on.cpu);
     expected = stored<Real>(expected);
     cuda::add<Real>(x, y, out, n, on.cuda);
@@ -89,9 +90,8 @@ void check_elementwise(std::size_t size, std::size_t shift, Both& on) {
 }
 
 template <typename Real>
-void check_dropout(int rows, std::int64_t row_size, std::size_t shift, float p, Both& on) {
-  INFO("rows=" << rows << " row_size=" << row_size << " shift=" << shift << " p=" << p
-               << " bytes=" << sizeof(Real));
+void check_dropout(int rows, std::int64_t row_size, float p, Both& on) {
+  INFO("rows=" << rows << " row_size=" << row_size << " p=" << p << " bytes=" << sizeof(Real));
   StepState state{};
   state.seed = 0x123456789ABCDEF0;
   state.step = 77;
@@ -100,7 +100,7 @@ void check_dropout(int rows, std::int64_t row_size, std::size_t shift, float p, 
   cpu::dropout(to_floats(host).data(), expected.data(), rows, row_size, p, 3, &state, on.cpu);
   expected = stored<Real>(expected);
   auto device_state = device_value(state);
-  DeviceArray<Real> x(host, shift), y(host.size(), shift);
+  DeviceArray<Real> x(host), y(host.size());
   cuda::dropout<Real>(x, y, rows, row_size, p, 3, device_state, on.cuda);
   const auto columns = static_cast<std::size_t>(row_size);
   CHECK(difference(to_floats(y.read()), expected, columns) == "");
@@ -140,8 +140,8 @@ std::size_t argmax(const Floats& x, const Values& window) {
 }
 
 template <typename Real>
-void check_average_pool(const PoolShape& s, std::size_t shift, Context& context) {
-  INFO("average " << name_of(s) << " shift=" << shift << " bytes=" << sizeof(Real));
+void check_average_pool(const PoolShape& s, Context& context) {
+  INFO("average " << name_of(s) << " bytes=" << sizeof(Real));
   const auto c = static_cast<std::size_t>(s.c);
   const double area = double{1} * s.side * s.side;
   const Workspace workspace(std::max(cuda::average_pool_forward_workspace(s, context),
@@ -149,8 +149,8 @@ void check_average_pool(const PoolShape& s, std::size_t shift, Context& context)
                             context);
   const auto host_x = to_reals<Real>(random_floats(inputs(s), 1));
   const Floats host_dy = random_floats(outputs(s), 2);
-  DeviceArray<Real> x(host_x, shift), dx(inputs(s), shift);
-  DeviceArray<float> y(outputs(s), shift), dy(host_dy, shift);
+  DeviceArray<Real> x(host_x), dx(inputs(s));
+  DeviceArray<float> y(outputs(s)), dy(host_dy);
   cuda::average_pool_forward<Real>(x, y, s, context);
   cuda::average_pool_backward<Real>(dy, dx, s, context);
   const Values exact = to_double(to_floats(host_x));
@@ -169,17 +169,16 @@ void check_average_pool(const PoolShape& s, std::size_t shift, Context& context)
 }
 
 template <typename Real>
-void check_max_pool(const PoolShape& s, std::size_t shift, const Floats& unrounded,
-                    Context& context) {
-  INFO("max " << name_of(s) << " shift=" << shift << " bytes=" << sizeof(Real));
+void check_max_pool(const PoolShape& s, const Floats& unrounded, Context& context) {
+  INFO("max " << name_of(s) << " bytes=" << sizeof(Real));
   const auto c = static_cast<std::size_t>(s.c);
   const Workspace workspace(std::max(cuda::max_pool_forward_workspace(s, context),
                                      cuda::max_pool_backward_workspace(s, context)),
                             context);
   const Floats host_x = stored<Real>(unrounded),
                host_dy = stored<Real>(random_floats(outputs(s), 2));
-  DeviceArray<Real> x(to_reals<Real>(host_x), shift), y(outputs(s), shift),
-      dy(to_reals<Real>(host_dy), shift), dx(inputs(s), shift);
+  DeviceArray<Real> x(to_reals<Real>(host_x)), y(outputs(s)), dy(to_reals<Real>(host_dy)),
+      dx(inputs(s));
   DeviceArray<std::uint8_t> where(cuda::max_pool_argmax_bytes(s, context));
   cuda::max_pool_forward<Real>(x, y, where, s, context);
   cuda::max_pool_backward<Real>(dy, where, dx, s, context);
@@ -330,8 +329,8 @@ void check_cross_entropy(const Floats& logits, const std::vector<std::int32_t>& 
   CHECK(std::memcmp(&evaluated.metrics, &got.metrics, sizeof(Metrics)) == 0);
 }
 
-void check_sgd(std::size_t size, std::size_t shift, bool nesterov, bool copies, Context& context) {
-  INFO("size=" << size << " shift=" << shift << " nesterov=" << nesterov << " copies=" << copies);
+void check_sgd(std::size_t size, bool nesterov, bool copies, Context& context) {
+  INFO("size=" << size << " nesterov=" << nesterov << " copies=" << copies);
   StepState s{};
   s.learning_rate = 0.1F;
   s.momentum = 0.9F;
@@ -339,8 +338,8 @@ void check_sgd(std::size_t size, std::size_t shift, bool nesterov, bool copies, 
   s.weight_decay = 5e-4F;
   const Floats host_w = random_floats(size, 1), host_g = random_floats(size, 2),
                host_m = random_floats(size, 3);
-  DeviceArray<float> w(host_w, shift), g(host_g, shift), m(host_m, shift);
-  DeviceArray<bf16> copy(to_reals<bf16>(host_w), shift);
+  DeviceArray<float> w(host_w), g(host_g), m(host_m);
+  DeviceArray<bf16> copy(to_reals<bf16>(host_w));
   auto state = device_value(s);
   auto stopped = device_value(Metrics{0, 0, 0, 0, 1}), finite = device_value(Metrics{});
   const auto step = [&](const Metrics* metrics) {
@@ -405,21 +404,20 @@ TEMPLATE_TEST_CASE("ReLU and addition are those of the CPU, also of NaN and infi
                    bf16) {
   Both on;
   for (const std::size_t size : {0, 1, 3, 4, 8, 255, 1024, 1030, 100003}) {
-    for (const std::size_t shift : {0, 1}) check_elementwise<TestType>(size, shift, on);
+    check_elementwise<TestType>(size, on);
   }
 }
 
 TEMPLATE_TEST_CASE("dropout draws as on the CPU", "", float, bf16) {
   Both on;
-  check_dropout<TestType>(0, 8, 0, 0.5F, on);
-  check_dropout<TestType>(1, 1, 0, 0.5F, on);
-  check_dropout<TestType>(3, 5, 0, 0.3F, on);
-  check_dropout<TestType>(7, 64, 0, 0.3F, on);
-  check_dropout<TestType>(7, 64, 1, 0.3F, on);
-  check_dropout<TestType>(2, 4102, 0, 0.0F, on);
-  check_dropout<TestType>(2, 4104, 0, 0.9F, on);
+  check_dropout<TestType>(0, 8, 0.5F, on);
+  check_dropout<TestType>(1, 1, 0.5F, on);
+  check_dropout<TestType>(3, 5, 0.3F, on);
+  check_dropout<TestType>(7, 64, 0.3F, on);
+  check_dropout<TestType>(2, 4102, 0.0F, on);
+  check_dropout<TestType>(2, 4104, 0.9F, on);
   // More rows than a grid is high.
-  if (!is_emulated()) check_dropout<TestType>(70000, 4, 0, 0.5F, on);
+  if (!is_emulated()) check_dropout<TestType>(70000, 4, 0.5F, on);
   DeviceArray<TestType> x(4);
   auto state = device_value(StepState{});
   CHECK_THROWS_AS(cuda::dropout<TestType>(x, x, 1, 4, 1, 0, state, on.cuda), Error);
@@ -429,13 +427,11 @@ TEMPLATE_TEST_CASE("dropout draws as on the CPU", "", float, bf16) {
 TEMPLATE_TEST_CASE("pooling, with maxima that occur twice", "", float, bf16) {
   Context context(Device::kCuda);
   for (const PoolShape& s : pool_shapes()) {
-    for (const std::size_t shift : {0, 1}) {
-      check_average_pool<TestType>(s, shift, context);
-      Floats few = random_floats(inputs(s), 3);  // many equal ones
-      for (float& value : few) value = std::round(value);
-      check_max_pool<TestType>(s, shift, few, context);
-      check_max_pool<TestType>(s, shift, random_floats(inputs(s), 4), context);
-    }
+    check_average_pool<TestType>(s, context);
+    Floats few = random_floats(inputs(s), 3);  // many equal ones
+    for (float& value : few) value = std::round(value);
+    check_max_pool<TestType>(s, few, context);
+    check_max_pool<TestType>(s, random_floats(inputs(s), 4), context);
   }
   DeviceArray<TestType> x(36);
   DeviceArray<float> y(36);
@@ -450,7 +446,7 @@ TEMPLATE_TEST_CASE("the maximum of a window with a NaN is a NaN", "", float, bf1
     for (const float other : {0.0F, kInfinity, -kInfinity}) {
       Floats x(inputs(s), other);
       for (std::size_t i = 0; i < x.size(); i += 5) x[i] = kNan;
-      check_max_pool<TestType>(s, 0, x, context);
+      check_max_pool<TestType>(s, x, context);
     }
   }
 }
@@ -458,23 +454,22 @@ TEMPLATE_TEST_CASE("the maximum of a window with a NaN is a NaN", "", float, bf1
 TEST_CASE("parts are added up, whatever their number and shape, transposed and not") {
   Context context(Device::kCuda);
   for (const int parts : {1, 2, 8, 9, 33, 256, 257, 520}) {
-    for (const auto& [rows, columns] : std::vector<std::pair<int, int>>{{1, 1}, {36, 1}, {27, 5}}) {
-      for (const std::size_t shift : {0, 1}) {
-        INFO(parts << " parts of " << rows << " x " << columns << " shift " << shift);
-        const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
-        const Floats host = random_floats(static_cast<std::size_t>(parts) * size, 1);
-        Values expected(size), allowed(size);
-        for (std::size_t i = 0; i < host.size(); ++i) {
-          const auto row = i % size / static_cast<std::size_t>(columns);
-          const auto column = i % static_cast<std::size_t>(columns);
-          const std::size_t at = column * static_cast<std::size_t>(rows) + row;
-          expected[at] += host[i];
-          allowed[at] += 64 * kRounding * std::abs(host[i]);  // more than are added one by one
-        }
-        const DeviceArray<float> partial(host, shift), sum(size, shift);
-        cuda::sum_parts(partial, parts, rows, columns, sum, context);
-        CHECK(mismatch(sum.read(), expected, allowed) == "");
+    for (const auto& [rows, columns] :
+         std::vector<std::pair<int, int>>{{1, 1}, {36, 1}, {37, 1}, {27, 5}}) {
+      INFO(parts << " parts of " << rows << " x " << columns);
+      const auto size = static_cast<std::size_t>(rows) * static_cast<std::size_t>(columns);
+      const Floats host = random_floats(static_cast<std::size_t>(parts) * size, 1);
+      Values expected(size), allowed(size);
+      for (std::size_t i = 0; i < host.size(); ++i) {
+        const auto row = i % size / static_cast<std::size_t>(columns);
+        const auto column = i % static_cast<std::size_t>(columns);
+        const std::size_t at = column * static_cast<std::size_t>(rows) + row;
+        expected[at] += host[i];
+        allowed[at] += 64 * kRounding * std::abs(host[i]);  // more than are added one by one
       }
+      const DeviceArray<float> partial(host), sum(size);
+      cuda::sum_parts(partial, parts, rows, columns, sum, context);
+      CHECK(mismatch(sum.read(), expected, allowed) == "");
     }
   }
   const DeviceArray<float> a(4);
@@ -545,10 +540,8 @@ TEST_CASE("a loss that is not finite is counted as such") {
 TEST_CASE("the optimiser's step, which a loss that is not finite prevents") {
   Context context(Device::kCuda);
   for (const std::size_t size : {1, 3, 4, 1023, 4099, 100001}) {
-    for (const std::size_t shift : {0, 1}) {
-      for (const bool nesterov : {false, true}) {
-        for (const bool copies : {false, true}) check_sgd(size, shift, nesterov, copies, context);
-      }
+    for (const bool nesterov : {false, true}) {
+      for (const bool copies : {false, true}) check_sgd(size, nesterov, copies, context);
     }
   }
 }
@@ -597,4 +590,61 @@ TEST_CASE("an epoch's order is a stable sort by Philox keys, on every device") {
     cuda::shuffle(device_items, device_order, n, seed, 4, on.cuda);
     CHECK(difference(device_order.read(), expected) == "");
   }
+}
+
+TEMPLATE_TEST_CASE("a tensor that does not begin at a multiple of 16 bytes is refused", "", float,
+                   bf16) {
+  Context context(Device::kCuda);
+  const DeviceArray<TestType> t(64);
+  const DeviceArray<float> f(64);
+  const DeviceArray<std::uint8_t> bytes(256);
+  const DeviceArray<StepState> state(1);
+  const DeviceArray<Metrics> metrics(1);
+  const Workspace workspace(4096, context);
+  /// Launches with one after the other of the tensors that it asks for shifted.
+  const auto refused = [&](int tensors, auto launch) {
+    for (int shifted = 0; shifted < tensors; ++shifted) {
+      INFO("tensor " << shifted << " of " << tensors);
+      int i = 0;
+      const auto at = [&](const auto& tensor) { return tensor.data() + (i++ == shifted ? 1 : 0); };
+      CHECK_THROWS_AS(launch(at), Error);
+      CHECK(i == tensors);
+    }
+  };
+  using T = TestType;
+  refused(2, [&](auto at) { cuda::relu_forward<T>(at(t), at(t), 8, context); });
+  refused(3, [&](auto at) { cuda::relu_backward<T>(at(t), at(t), at(t), 8, context); });
+  refused(3, [&](auto at) { cuda::add<T>(at(t), at(t), at(t), 8, context); });
+  refused(2, [&](auto at) { cuda::dropout<T>(at(t), at(t), 1, 8, 0.5F, 0, state, context); });
+  const PoolShape pool{1, 2, 2, 8, 2};
+  refused(2, [&](auto at) { cuda::average_pool_forward<T>(at(t), at(f), pool, context); });
+  refused(2, [&](auto at) { cuda::average_pool_backward<T>(at(f), at(t), pool, context); });
+  refused(3, [&](auto at) { cuda::max_pool_forward<T>(at(t), at(t), at(bytes), pool, context); });
+  refused(3, [&](auto at) { cuda::max_pool_backward<T>(at(t), at(bytes), at(t), pool, context); });
+  const ImageShape image{1, 1, 2, 8};
+  refused(6, [&](auto at) {
+    cuda::batch_norm_forward<T>(at(t), at(f), at(f), at(t), at(f), at(f), bytes, image, 1, true,
+                                context);
+  });
+  refused(6, [&](auto at) {
+    cuda::batch_norm_inference<T>(at(t), at(f), at(f), at(f), at(f), at(t), image, 1, true,
+                                  context);
+  });
+  refused(8, [&](auto at) {
+    cuda::batch_norm_backward<T>(at(t), at(t), at(f), at(f), at(f), bytes, at(t), at(f), at(f),
+                                 image, 1, true, context);
+  });
+  refused(6, [&](auto at) {
+    cuda::batch_norm_activation<T>(at(t), at(f), at(f), at(f), at(f), at(t), bytes, image, 1, {},
+                                   context);
+  });
+  refused(9, [&](auto at) {
+    cuda::batch_norm_dx<T>(at(t), at(t), at(f), at(f), at(f), at(f), at(f), at(t), at(t), image, 1,
+                           context);
+  });
+  refused(2, [&](auto at) { cuda::sum_parts(at(f), 2, 4, 1, at(f), context); });
+  const DeviceArray<bf16> copy(64);
+  refused(4, [&](auto at) {
+    cuda::sgd_step(at(f), at(f), at(f), at(copy), 4, true, state, metrics, context);
+  });
 }

@@ -22,20 +22,15 @@ namespace {
 /// Whether the tensor cores multiply fp32 images, rounded to tf32.
 bool in_tf32(const Context& context) { return context.precision() == Precision::kTf32; }
 
-/// Whether v5 is to compute a product: it can, and nothing faster has been measured (choices.h).
-bool is_for_v5(ConvProduct product, const ConvShape& shape, Context& context) {
+/// Whether v5 is to compute a product of bf16 images: it can, and nothing faster has been measured.
+bool by_v5(ConvProduct product, const ConvShape& shape, Context& context) {
   return v5::supports(shape, context) && v5::is_chosen(product, shape, context.runtime().target());
 }
 
-/// The same of these tensors: v4 does not mind how they are aligned.
-template <typename... T>
-bool by_v5(ConvProduct product, const ConvShape& shape, Context& context, const T*... tensors) {
-  return is_for_v5(product, shape, context) && (aligned16(tensors) && ...);
-}
-
-/// Whether v5 can add it, too.
-bool v5_can_add(const Projection<bf16>& p) {
-  return !p.image || (v5::takes(p.shape) && aligned16(p.image) && aligned16(p.w));
+/// The same with a projection, if there is one.
+bool by_v5(ConvProduct product, const ConvShape& shape, const Projection<bf16>& projection,
+           Context& context) {
+  return by_v5(product, shape, context) && (!projection.image || v5::takes(projection.shape));
 }
 
 /// The precision of the Contexts in which fused convolutions are of these Reals.
@@ -52,9 +47,9 @@ void conv_fprop(const float* x, const float* w, float* y, const ConvShape& shape
 
 template <>
 void conv_fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& shape, Context& context) {
-  if (first_layer::takes(shape) && aligned16(y)) return first_layer::fprop(x, w, y, shape, context);
-  by_v5(ConvProduct::kFprop, shape, context, x, w, y) ? v5::fprop(x, w, y, shape, context)
-                                                      : v4::fprop(x, w, y, shape, context);
+  if (first_layer::takes(shape)) return first_layer::fprop(x, w, y, shape, context);
+  by_v5(ConvProduct::kFprop, shape, context) ? v5::fprop(x, w, y, shape, context)
+                                             : v4::fprop(x, w, y, shape, context);
 }
 
 template <>
@@ -65,8 +60,8 @@ void conv_dgrad(const float* dy, const float* w, float* dx, const ConvShape& sha
 
 template <>
 void conv_dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& shape, Context& context) {
-  by_v5(ConvProduct::kDgrad, shape, context, dy, w, dx) ? v5::dgrad(dy, w, dx, shape, context)
-                                                        : v4::dgrad(dy, w, dx, shape, context);
+  by_v5(ConvProduct::kDgrad, shape, context) ? v5::dgrad(dy, w, dx, shape, context)
+                                             : v4::dgrad(dy, w, dx, shape, context);
 }
 
 template <>
@@ -79,12 +74,10 @@ void conv_wgrad(const float* x, const float* dy, float* dw, const ConvShape& sha
 template <>
 void conv_wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& shape,
                 Context& context) {
-  WRN_CHECK(context.precision() != Precision::kFp32, "wgrad of bf16, and a workspace for fp32's");
-  if (first_layer::takes(shape) && aligned16(dy)) {
-    return first_layer::wgrad(x, dy, dw, shape, context);
-  }
-  by_v5(ConvProduct::kWgrad, shape, context, x, dy, dw) ? v5::wgrad(x, dy, dw, shape, context)
-                                                        : v4::wgrad(x, dy, dw, shape, context);
+  WRN_CHECK(context.precision() == Precision::kBf16, "wgrad of bf16, and a workspace for f32's");
+  if (first_layer::takes(shape)) return first_layer::wgrad(x, dy, dw, shape, context);
+  by_v5(ConvProduct::kWgrad, shape, context) ? v5::wgrad(x, dy, dw, shape, context)
+                                             : v4::wgrad(x, dy, dw, shape, context);
 }
 
 template <typename Real>
@@ -100,11 +93,10 @@ void conv_fprop_statistics(const Real* x, const Real* w, const Projection<Real>&
   const WithMoments<Real> epilogue{residual, partial};
   unsigned tiles = 0;
   if constexpr (std::is_same_v<Real, bf16>) {
-    if (first_layer::takes(shape) && !from && !residual && aligned16(y)) {
+    if (first_layer::takes(shape) && !from && !residual) {
       first_layer::fprop(x, w, y, shape, epilogue, context);
       tiles = first_layer::fprop_tiles(shape);
-    } else if (by_v5(ConvProduct::kFprop, shape, context, x, w, residual, y) &&
-               v5_can_add(projection)) {
+    } else if (by_v5(ConvProduct::kFprop, shape, projection, context)) {
       v5::fprop(x, w, projection, y, shape, epilogue, context);
       tiles = v5::fprop_tiles(shape, context);
     }
@@ -132,8 +124,7 @@ void conv_dgrad_activation(const Real* dy, const Real* w, const Projection<Real>
   const ThroughRelu<Real> epilogue{a.mask, 1 / (1 - a.dropout), a.x, a.mean, partial};
   unsigned tiles = 0;
   if constexpr (std::is_same_v<Real, bf16>) {
-    if (by_v5(ConvProduct::kDgrad, shape, context, dy, w, a.x, a.mask, d) &&
-        v5_can_add(projection)) {
+    if (by_v5(ConvProduct::kDgrad, shape, projection, context)) {
       v5::dgrad(dy, w, projection, d, shape, epilogue, context);
       tiles = v5::dgrad_tiles(shape, context);
     }
@@ -155,40 +146,36 @@ void conv_dgrad_activation(const Real* dy, const Real* w, const Projection<Real>
 WRN_FOR(float)
 WRN_FOR(bf16)
 
-namespace {
-/// Enough for either version, as tensors that are not aligned go to v4.
-template <typename OfV5>
-std::size_t most_bytes(std::size_t of_v4, OfV5 of_v5, ConvProduct product, const ConvShape& shape,
-                       Context& context) {
-  const bool may = context.precision() == Precision::kBf16 && is_for_v5(product, shape, context);
-  return may ? std::max(of_v4, of_v5()) : of_v4;
-}
-}  // namespace
-
+// Enough for v4, too, which takes what a projection or residual keeps from the others.
 std::size_t conv_fprop_statistics_workspace(const ConvShape& shape, Context& context) {
-  return most_bytes(
-      moments_bytes(v4::fprop_tiles(shape), shape.k),
-      [&] { return moments_bytes(v5::fprop_tiles(shape, context), shape.k); }, ConvProduct::kFprop,
-      shape, context);
+  unsigned tiles = v4::fprop_tiles(shape);
+  if (context.precision() == Precision::kBf16 && by_v5(ConvProduct::kFprop, shape, context)) {
+    tiles = std::max(tiles, v5::fprop_tiles(shape, context));
+  }
+  return moments_bytes(tiles, shape.k);
 }
 std::size_t conv_dgrad_activation_workspace(const ConvShape& shape, Context& context) {
-  return most_bytes(
-      gradient_sums_bytes(v4::dgrad_tiles(shape), shape.c),
-      [&] { return gradient_sums_bytes(v5::dgrad_tiles(shape, context), shape.c); },
-      ConvProduct::kDgrad, shape, context);
+  unsigned tiles = v4::dgrad_tiles(shape);
+  if (context.precision() == Precision::kBf16 && by_v5(ConvProduct::kDgrad, shape, context)) {
+    tiles = std::max(tiles, v5::dgrad_tiles(shape, context));
+  }
+  return gradient_sums_bytes(tiles, shape.c);
 }
 
 std::size_t conv_fprop_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_dgrad_workspace(const ConvShape&, Context&) { return 0; }
 std::size_t conv_wgrad_workspace(const ConvShape& shape, Context& context) {
-  if (context.precision() == Precision::kFp32) return v3::wgrad_workspace(shape, context);
-  if (first_layer::takes(shape)) {
-    return std::max(v4::wgrad_workspace(shape, context),
-                    first_layer::wgrad_workspace(shape, context));
+  switch (context.precision()) {
+    case Precision::kFp32:
+      return v3::wgrad_workspace(shape, context);
+    case Precision::kTf32:
+      return v4::wgrad_workspace(shape, context);
+    case Precision::kBf16:
+      break;
   }
-  return most_bytes(
-      v4::wgrad_workspace(shape, context), [&] { return v5::wgrad_workspace(shape, context); },
-      ConvProduct::kWgrad, shape, context);
+  if (first_layer::takes(shape)) return first_layer::wgrad_workspace(shape, context);
+  return by_v5(ConvProduct::kWgrad, shape, context) ? v5::wgrad_workspace(shape, context)
+                                                    : v4::wgrad_workspace(shape, context);
 }
 
 }  // namespace wrn::cuda

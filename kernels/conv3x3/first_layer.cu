@@ -227,9 +227,9 @@ int parts(const ConvShape& s, Context& context) {
 
 void check(const ConvShape& s, const void* image) {
   check_shape(s);
-  WRN_CHECK(takes(s) && aligned16(image),
-            "the first layer's convolution: c={} k={} h={} w={} r={} stride={}", s.c, s.k, s.h, s.w,
-            s.r, s.stride);
+  WRN_CHECK(takes(s), "the first layer's convolution: c={} k={} h={} w={} r={} stride={}", s.c, s.k,
+            s.h, s.w, s.r, s.stride);
+  check_aligned(image);
 }
 
 template <typename Epilogue>

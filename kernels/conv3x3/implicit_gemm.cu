@@ -13,9 +13,9 @@ void check_shape(const ConvShape& s) {
 namespace {
 
 template <typename T>
-bool vectorisable(const ConvShape& s, const T* x, const T* w, const void* y) {
+bool vectorisable(const ConvShape& s) {
   constexpr int kGroup = 16 / sizeof(T);
-  return s.c % kGroup == 0 && s.k % kGroup == 0 && aligned16(x) && aligned16(w) && aligned16(y);
+  return s.c % kGroup == 0 && s.k % kGroup == 0;
 }
 
 /// The window of a forward convolution over x.
@@ -58,7 +58,9 @@ Fprop<T>::Fprop(const T* x, const T* w, T* y_, const ConvShape& s)
       depth_begin(0),
       depth_end(s.r * s.r * s.c),
       parts(1),
-      vector(vectorisable(s, x, w, y)) {}
+      vector(vectorisable<T>(s)) {
+  check_aligned(x, w, y);
+}
 
 template <typename T>
 Dgrad<T>::Dgrad(const T* dy, const T* w_, T* dx_, const ConvShape& s)
@@ -76,7 +78,9 @@ Dgrad<T>::Dgrad(const T* dy, const T* w_, T* dx_, const ConvShape& s)
       depth_begin(0),
       depth_end(0),
       parts(s.stride * s.stride),
-      vector(vectorisable(s, dy, w_, dx)) {}
+      vector(vectorisable<T>(s)) {
+  check_aligned(dy, w_, dx);
+}
 
 template <typename T>
 Wgrad<T>::Wgrad(const T* x, const T* dy, float* partial_, const ConvShape& s, int parts_)
@@ -89,7 +93,8 @@ Wgrad<T>::Wgrad(const T* x, const T* dy, float* partial_, const ConvShape& s, in
       depth_end(a.pixels),
       parts(parts_),
       depth_of_part(0),
-      vector(vectorisable(s, x, dy, partial)) {
+      vector(vectorisable<T>(s)) {
+  check_aligned(x, dy, partial);
   WRN_CHECK(partial != nullptr, "wgrad without a workspace");
   // Whole slices of a kernel's main loop, so that none reaches into the next part.
   constexpr int kSlice = 32;

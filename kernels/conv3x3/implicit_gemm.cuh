@@ -144,8 +144,8 @@ struct FilterTaps {
 // null where there is none. Where D is an image, out() and pixel(m) say the same: row m is the
 // channels of that pixel, and -1 is none. A view comes in `parts`, independent products, one for
 // each blockIdx.z: a kernel takes its own by part(). `vector`: groups of 16 bytes along the
-// contiguous axes of A, B and D are aligned, because channel counts and addresses are multiples of
-// that. T is what the tensors hold: float or, for tensor cores, bf16.
+// contiguous axes of A, B and D are aligned, because channel counts are multiples of that. T is
+// what the tensors hold: float or, for tensor cores, bf16.
 
 /// Throws where `shape` is no convolution, or too large for the views' arithmetic: pixels of all
 /// images, elements of one image and of all filters are counted in 31 bits.

@@ -59,14 +59,13 @@ unsigned dgrad_tiles(const ConvShape&);
 }  // namespace v4
 
 namespace v5 {  // bf16, on compute capability 9.0
-/// Whether v5 takes the shape on the context's device; throws where it is none. The tensors must be
-/// 16-byte aligned.
+/// Whether v5 takes the shape on the context's device; throws where it is none.
 bool supports(const ConvShape&, Context&);
 void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
 void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape&, Context&);
 void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape&, Context&);
 std::size_t wgrad_workspace(const ConvShape&, Context&);
-// With projections and epilogues, as v4. Their tensors, too, must be aligned.
+// With projections and epilogues, as v4.
 void fprop(const bf16* x, const bf16* w, const Projection<bf16>&, bf16* y, const ConvShape&,
            const WithMoments<bf16>&, Context&);
 void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>&, bf16* dx, const ConvShape&,
@@ -78,7 +77,7 @@ unsigned dgrad_tiles(const ConvShape&, Context&);
 // Beside the ladder, as dgrad is not needed there: the convolution of images with few channels.
 namespace first_layer {  // bf16
 /// Whether it is for this shape: fewer than 8 channels to 16, 3x3, stride 1, images of whole bands
-/// of 8 rows and of 16, 32, 48 or 64 columns. y and dy must be 16-byte aligned.
+/// of 8 rows and of 16, 32, 48 or 64 columns.
 bool takes(const ConvShape&);
 void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, Context&);
 void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape&, const WithMoments<bf16>&,

@@ -13,9 +13,9 @@
 // rows of it. Sums are fp32. They leave through shared memory, so that a row goes to global memory
 // in 16-byte pieces. An epilogue (epilogue.h) does more with them there, and sums columns.
 //
-// Where channel counts or addresses are no multiples of 16 bytes, threads build the slices element
-// by element. In tf32 the first layer, with its three channels, needs that; nothing large does.
-// (bf16 has first_layer.cu.)
+// Where channel counts are no multiples of 16 bytes, threads build the slices element by element.
+// In tf32 the first layer, with its three channels, needs that; nothing large does. (bf16 has
+// first_layer.cu.)
 #pragma once
 
 #include "kernels/conv3x3/epilogue.cuh"
@@ -443,7 +443,8 @@ void run_with(const View<T>& view, const Projection<T>& projection, T* out,
               const Epilogue& epilogue, const T* beside, Context& context) {
   WRN_CHECK(epilogue.partial != nullptr, "sums without a workspace");
   Products<View<T>, Epilogue> products{view, view, false};
-  bool vector = view.vector && aligned16(beside);
+  check_aligned(beside);
+  bool vector = view.vector;
   if (projection.image) {
     products.second = View<T>(projection.image, projection.w, out, projection.shape);
     products.both = true;

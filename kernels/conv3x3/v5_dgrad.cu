@@ -61,7 +61,8 @@ void dgrad(const bf16* dy, const bf16* w, bf16* dx, const ConvShape& s, Context&
 
 void dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection, bf16* dx,
            const ConvShape& s, const ThroughRelu<bf16>& epilogue, Context& context) {
-  check_epilogue(epilogue.partial, {epilogue.x, epilogue.mask});
+  WRN_CHECK(epilogue.partial != nullptr, "sums without a workspace");
+  check_aligned(epilogue.x, epilogue.mask);
   run_dgrad(dy, w, projection, dx, s, epilogue, context);
 }
 

@@ -41,7 +41,8 @@ void fprop(const bf16* x, const bf16* w, bf16* y, const ConvShape& s, Context& c
 
 void fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection, bf16* y,
            const ConvShape& s, const WithMoments<bf16>& epilogue, Context& context) {
-  check_epilogue(epilogue.partial, {epilogue.addend});
+  WRN_CHECK(epilogue.partial != nullptr, "sums without a workspace");
+  check_aligned(epilogue.addend);
   run_fprop(x, w, projection, y, s, epilogue, context);
 }
 

@@ -18,14 +18,7 @@ void check(const ConvShape& s, const void* a, const void* b, const void* out, Co
             "v5 takes channels in multiples of 8, images that blocks of 64 pixels cut into whole "
             "rows, and a build for 90a: c={} k={} p={} q={}",
             s.c, s.k, s.p(), s.q());
-  WRN_CHECK(aligned16(a) && aligned16(b) && aligned16(out), "v5 with a tensor not 16-byte aligned");
-}
-
-void check_epilogue(const float* partial, std::initializer_list<const void*> tensors) {
-  WRN_CHECK(partial != nullptr, "sums without a workspace");
-  for (const void* tensor : tensors) {
-    WRN_CHECK(aligned16(tensor), "v5 with a tensor not 16-byte aligned");
-  }
+  check_aligned(a, b, out);
 }
 
 void make_image_map(CUtensorMap& map, const Images& images, const BoxOfPixels& pixels, int box,

@@ -243,7 +243,6 @@ void with_tile(int columns, F f) {
 
 /// Throws where supports() is false, or a tensor is not aligned.
 void check(const ConvShape&, const void* a, const void* b, const void* out, Context&);
-void check_epilogue(const float* partial, std::initializer_list<const void*> tensors);
 
 /// The map of x or dy in boxes of `box` channels, and of pixels that are `step` apart.
 struct Images {
