@@ -558,6 +558,17 @@ TEST_CASE("the fused launchers refuse what they cannot do") {
                         a, a, {a, a, other}, {a, a, a, kEpsilon, mask, 0}, b, b, b, s, tf32),
                     Error);
   }
+  // Tensors that do not begin at a multiple of 16 bytes.
+  for (int shifted = 0; shifted < 3; ++shifted) {
+    const auto at = [&](int i) { return a.data() + (i == shifted ? 1 : 0); };
+    CHECK_THROWS_AS(
+        cuda::conv_fprop_statistics<float>(a, a, {at(0), at(1), s}, at(2), b, b, b, s, tf32),
+        Error);
+    CHECK_THROWS_AS(
+        cuda::conv_dgrad_activation<float>(a, a, {at(0), at(1), s},
+                                           {at(2), a, a, kEpsilon, mask, 0}, b, b, b, s, tf32),
+        Error);
+  }
   CHECK_THROWS_AS(activate(nullptr, kEpsilon, {}), Error);
   CHECK_THROWS_AS(activate(mask, 0, {}), Error);
   CHECK_THROWS_AS(activate(mask, kEpsilon, {0.5F, 0, nullptr}), Error);
