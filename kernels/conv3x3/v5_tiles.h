@@ -210,11 +210,12 @@ struct WgradPlan {
   int columns;  // of a tile
   int box, chunks_of_tap, row_tiles, column_tiles, parts, blocks_of_part;
   int tall_rows;  // of a tall box, pixels; 0: flat
-  int units() const { return tall_rows > 0 ? 3 : units_of_consumer(columns); }
+  bool tall() const { return tall_rows > 0; }
+  int units() const { return tall() ? 3 : units_of_consumer(columns); }
   int rows() const { return kConsumers * units() * kUnit; }
   int tiles() const { return parts * row_tiles * column_tiles; }
   /// What a tile loads of x for a block of pixels, in rows of 64 elements.
-  int loaded_rows() const { return tall_rows > 0 ? kConsumers * tall_rows : rows(); }
+  int loaded_rows() const { return tall() ? kConsumers * tall_rows : rows(); }
   /// Into `wanted` parts, or fewer where these are no longer.
   void split(int blocks, int wanted) {
     blocks_of_part = static_cast<int>(divide_up(blocks, wanted));
@@ -239,16 +240,11 @@ inline WgradPlan wgrad_plan(const ConvShape& s, int columns, int parts) {
   WgradPlan plan{};
   plan.columns = columns;
   plan.tall_rows = tall_rows_of_wgrad(s, columns);
-  if (plan.tall_rows > 0) {
-    plan.box = kDepth;
-    plan.chunks_of_tap = s.c / kDepth;
-    plan.row_tiles = static_cast<int>(divide_up(3 * plan.chunks_of_tap, kConsumers));
-  }
-  for (const int box : {64, 32, 16}) {
+  for (const int box : {64, 32, 16}) {  // 64 where tall
     const auto chunks = static_cast<int>(divide_up(s.c, box));
     const auto tiles =
-        static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, rows_of_tile(columns)));
-    if (plan.tall_rows > 0 || (plan.box != 0 && tiles >= plan.row_tiles)) continue;
+        static_cast<int>(divide_up(std::int64_t{s.r} * s.r * chunks * box, plan.rows()));
+    if (plan.box != 0 && tiles >= plan.row_tiles) continue;
     plan.box = box;
     plan.chunks_of_tap = chunks;
     plan.row_tiles = tiles;

@@ -150,7 +150,6 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
   auto* partial = reinterpret_cast<float*>(context.workspace);
   with_tile<kWidths.back()>(plan.columns, [&](auto tile) {
     constexpr int N = tile.kColumns;
-    const bool tall = plan.tall_rows > 0;
     Wgrad g{{},
             {},
             blocks,
@@ -168,11 +167,11 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
             plan.tiles(),
             plan.blocks_of_part,
             plan.parts > 1 ? partial : dw};
-    if (tall) g.a.unit = static_cast<unsigned>(blocks.w * kRowBytes);  // a line
+    if (plan.tall()) g.a.unit = static_cast<unsigned>(blocks.w * kRowBytes);  // a line
     g.a.consumer =
-        static_cast<unsigned>(tall ? plan.tall_rows * kRowBytes : plan.units() * g.a.unit);
+        static_cast<unsigned>(plan.tall() ? plan.tall_rows * kRowBytes : plan.units() * g.a.unit);
     BoxOfPixels box = box_of(blocks);
-    if (tall) box.h += 2;
+    if (plan.tall()) box.h += 2;
     make_image_map(g.x, {x, s.n, s.h, s.w, s.c}, box, plan.box, s.stride);
     make_image_map(g.dy, {dy, s.n, s.p(), s.q(), s.k}, box_of(blocks), tile.kPanel, 1);
     const auto run = [&](const auto& kernel) {
@@ -182,7 +181,7 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
     if constexpr (N == 64 || N == 128) {
       // Two places at least, of boxes of a line of 64 pixels, one above and one below.
       static_assert(Shared<N, void>::kRowsOfA >= 2 * kConsumers * 3 * kUnit);
-      if (tall) return run(WRN_KERNEL(wgrad_kernel<N, true>));
+      if (plan.tall()) return run(WRN_KERNEL(wgrad_kernel<N, true>));
     }
     run(WRN_KERNEL(wgrad_kernel<N, false>));
   });
