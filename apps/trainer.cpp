@@ -225,7 +225,6 @@ bool Trainer::train_epoch(Checkpoint& checkpoint, Progress& progress) {
          .first = first,
          .learning_rate = static_cast<float>(rate),
          .momentum = static_cast<float>(settings_.momentum),
-         .gradient_scale = 1,  // no dampening
          .weight_decay = static_cast<float>(settings_.weight_decay)});
     ++position.step;
     if (position.step % look_every == 0) {

@@ -49,7 +49,6 @@ TrainingStep::TrainingStep(const WideResNetSpec& spec, int batch, Placing placin
   StepState step{};
   step.seed = 1;
   step.momentum = 0.9F;
-  step.gradient_scale = 1;
   step.weight_decay = 5e-4F;
   state_.step.write<StepState>(std::span(&step, 1));
   program_.bind(arena_.data());

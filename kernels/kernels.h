@@ -81,14 +81,13 @@ struct LinearShape {
 
 /// What changes from step to step. It lies in device memory, so that a captured graph reads it.
 struct StepState {
-  std::uint64_t seed;
-  std::uint32_t epoch;  // from 0
-  std::uint32_t step;   // since the start of training, from 0
-  std::int64_t first;   // where the batch begins in the order of the images
-  float learning_rate;
-  float momentum;
-  float gradient_scale;  // of a gradient in the momentum: 1 - dampening, which no recipe has: 1
-  float weight_decay;
+  std::uint64_t seed = 0;
+  std::uint32_t epoch = 0;  // from 0
+  std::uint32_t step = 0;   // since the start of training, from 0
+  std::int64_t first = 0;   // where the batch begins in the order of the images
+  float learning_rate = 0;
+  float momentum = 0;
+  float weight_decay = 0;
 };
 
 /// Running sums over the batches of an epoch, in device memory; added to by softmax_cross_entropy.

@@ -114,7 +114,7 @@ std::size_t linear_backward_weights_workspace(const LinearShape&, Context&);
 void softmax_cross_entropy(const float* logits, const std::int32_t* labels, float* loss,
                            float* dlogits, Metrics*, int rows, int classes, Context&);
 /// Nesterov's momentum as Torch writes it, over all parameters at once:
-///   g = gradient + weight_decay w;  m = momentum m + gradient_scale g;
+///   g = gradient + weight_decay w;  m = momentum m + g;
 ///   w -= learning_rate (nesterov ? g + momentum m : m)
 /// and, unless it is null, copy = w rounded (only on CUDA: the CPU has no use for bf16). Changes
 /// nothing once a loss was not finite.

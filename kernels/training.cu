@@ -120,7 +120,7 @@ constexpr unsigned kUpdateThreads = 256;
 
 __device__ void update(float& w, float gradient, float& m, bool nesterov, const StepState& s) {
   const float g = gradient + s.weight_decay * w;
-  m = s.momentum * m + s.gradient_scale * g;
+  m = s.momentum * m + g;
   w -= s.learning_rate * (nesterov ? g + s.momentum * m : m);
 }
 

@@ -179,6 +179,14 @@ inline Values linear(const Values& x, const Values& w, const Values& b) {
   return y;
 }
 
+/// The logarithm of the sum of the exponentials.
+inline double log_sum_exp(const double* z, std::size_t size) {
+  const double largest = *std::max_element(z, z + size);
+  double sum = 0;
+  for (std::size_t k = 0; k < size; ++k) sum += std::exp(z[k] - largest);
+  return std::log(sum) + largest;
+}
+
 /// The mean over the rows with a label >= 0.
 inline double cross_entropy(const Values& logits, const std::vector<std::int32_t>& labels) {
   const std::size_t classes = logits.size() / labels.size();
@@ -187,10 +195,7 @@ inline double cross_entropy(const Values& logits, const std::vector<std::int32_t
   for (std::size_t row = 0; row < labels.size(); ++row) {
     if (labels[row] < 0) continue;
     const double* z = &logits[row * classes];
-    const double largest = *std::max_element(z, z + classes);
-    double sum = 0;
-    for (std::size_t k = 0; k < classes; ++k) sum += std::exp(z[k] - largest);
-    total += std::log(sum) + largest - z[labels[row]];
+    total += log_sum_exp(z, classes) - z[labels[row]];
     ++images;
   }
   return total / images;
@@ -206,12 +211,10 @@ inline Values cross_entropy_gradient(const Values& logits,
   for (std::size_t row = 0; row < labels.size(); ++row) {
     if (labels[row] < 0) continue;
     const double* z = &logits[row * classes];
-    const double largest = *std::max_element(z, z + classes);
-    double sum = 0;
-    for (std::size_t k = 0; k < classes; ++k) sum += std::exp(z[k] - largest);
+    const double log_sum = log_sum_exp(z, classes);
     for (std::size_t k = 0; k < classes; ++k) {
       const double hot = static_cast<std::size_t>(labels[row]) == k ? 1 : 0;
-      gradient[row * classes + k] = (std::exp(z[k] - largest) / sum - hot) / images;
+      gradient[row * classes + k] = (std::exp(z[k] - log_sum) - hot) / images;
     }
   }
   return gradient;

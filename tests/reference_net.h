@@ -51,7 +51,7 @@ class ReferenceNet {
       for (std::size_t i = 0; i < w.size(); ++i) {
         const double g = gradients_.at(name)[i] + double{s.weight_decay} * w[i];
         double& m = momenta_.at(name)[i];
-        m = double{s.momentum} * m + double{s.gradient_scale} * g;
+        m = double{s.momentum} * m + g;
         w[i] -= double{s.learning_rate} * (g + double{s.momentum} * m);
       }
     }

@@ -334,7 +334,6 @@ void check_sgd(std::size_t size, bool nesterov, bool copies, Context& context) {
   StepState s{};
   s.learning_rate = 0.1F;
   s.momentum = 0.9F;
-  s.gradient_scale = 0.75F;
   s.weight_decay = 5e-4F;
   const Floats host_w = random_floats(size, 1), host_g = random_floats(size, 2),
                host_m = random_floats(size, 3);
@@ -354,7 +353,7 @@ void check_sgd(std::size_t size, bool nesterov, bool copies, Context& context) {
   Values expected_w(size), expected_m(size), allowed(size);
   for (std::size_t i = 0; i < size; ++i) {
     const double gradient = host_g[i] + double{s.weight_decay} * host_w[i];
-    expected_m[i] = double{s.momentum} * host_m[i] + double{s.gradient_scale} * gradient;
+    expected_m[i] = double{s.momentum} * host_m[i] + gradient;
     const double direction =
         nesterov ? gradient + double{s.momentum} * expected_m[i] : expected_m[i];
     expected_w[i] = host_w[i] - double{s.learning_rate} * direction;

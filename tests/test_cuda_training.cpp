@@ -70,7 +70,6 @@ class Training {
     step.seed = 7;
     step.learning_rate = 0.1F;
     step.momentum = 0.9F;
-    step.gradient_scale = 1;
     step.weight_decay = 5e-4F;
     return step;
   }

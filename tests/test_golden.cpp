@@ -101,12 +101,10 @@ void check(const std::filesystem::path& path, Device device) {
   const auto set_step = [&](int number) {
     const StepState step = {
         .seed = dropout ? std::stoull(golden.file.metadata.at("dropout_seed")) : 1,
-        .epoch = 0,
         .step = static_cast<std::uint32_t>(number),
         .first = std::int64_t{number} * batch,
         .learning_rate = golden.number("lr"),
         .momentum = golden.number("momentum"),
-        .gradient_scale = 1,
         .weight_decay = golden.number("weight_decay")};
     state.step.write<StepState>(std::span(&step, 1));
   };

@@ -257,14 +257,7 @@ TEST_CASE("a NaN goes through a ReLU") {
 TEST_CASE("dropout") {
   device = each_device();
   const RunState state(device);
-  const StepState step{.seed = 7,
-                       .epoch = 1,
-                       .step = 11,
-                       .first = 0,
-                       .learning_rate = 0,
-                       .momentum = 0,
-                       .gradient_scale = 1,
-                       .weight_decay = 0};
+  const StepState step{.seed = 7, .epoch = 1, .step = 11};
   set(state, step);
   for (const int layer : {0, 3}) {
     const auto compute = [&step, layer](const auto& v) {
@@ -279,14 +272,7 @@ TEST_CASE("dropout") {
 }
 
 TEST_CASE("dropout's masks differ between layers and steps and keep the expectation") {
-  StepState state{.seed = 1,
-                  .epoch = 0,
-                  .step = 0,
-                  .first = 0,
-                  .learning_rate = 0,
-                  .momentum = 0,
-                  .gradient_scale = 1,
-                  .weight_decay = 0};
+  StepState state{.seed = 1};
   Context context;
   const std::vector<float> x(100000, 1.0F);
   const auto mask = [&](std::uint32_t step, int layer) {
@@ -337,14 +323,7 @@ TEST_CASE("linear") {
 TEST_CASE("a whole pre-activation block with projection and dropout") {
   device = each_device();
   const RunState state(device);
-  const StepState step{.seed = 3,
-                       .epoch = 0,
-                       .step = 2,
-                       .first = 0,
-                       .learning_rate = 0,
-                       .momentum = 0,
-                       .gradient_scale = 1,
-                       .weight_decay = 0};
+  const StepState step{.seed = 3, .step = 2};
   set(state, step);
   const ConvShape first{2, 8, 8, 4, 6, 3, 2}, shortcut{2, 8, 8, 4, 6, 1, 2},
       second{2, 4, 4, 6, 6, 3, 1};
@@ -415,27 +394,20 @@ TEST_CASE("softmax cross-entropy, its gradient and its counts, padding left out"
   REQUIRE(metrics.loss_sum == Approx(4 * oracle::cross_entropy(doubled, labels)).epsilon(1e-5));
 }
 
-TEST_CASE("SGD with Nesterov momentum, dampening and weight decay, as Torch writes it") {
+TEST_CASE("SGD with Nesterov momentum and weight decay, as Torch writes it") {
   Context context;
   std::mt19937 generator(9);
   Values w = random_values(50, generator), m = random_values(50, generator);
   const Values g = random_values(50, generator);
   std::vector<float> fw(w.begin(), w.end()), fm(m.begin(), m.end()), fg(g.begin(), g.end());
-  const StepState state{.seed = 0,
-                        .epoch = 0,
-                        .step = 0,
-                        .first = 0,
-                        .learning_rate = 0.1F,
-                        .momentum = 0.9F,
-                        .gradient_scale = 0.75F,
-                        .weight_decay = 5e-4F};
+  const StepState state{.learning_rate = 0.1F, .momentum = 0.9F, .weight_decay = 5e-4F};
   Metrics metrics{};
   for (const bool nesterov : {true, false}) {
     cpu::sgd_step(fw.data(), fg.data(), fm.data(), nullptr, 50, nesterov, &state, &metrics,
                   context);
     for (std::size_t i = 0; i < 50; ++i) {
       const double d = g[i] + 5e-4 * w[i];
-      m[i] = 0.9 * m[i] + 0.75 * d;
+      m[i] = 0.9 * m[i] + d;
       w[i] -= 0.1 * (nesterov ? d + 0.9 * m[i] : m[i]);
     }
     REQUIRE(first_bad(fw, w, 1e-6) == -1);

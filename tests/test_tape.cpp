@@ -289,14 +289,8 @@ TEST_CASE("shared memory gives the same bits as memory of one's own, and is much
       WideResNet model(spec, device);
       model.initialise(5);
       const RunState state(device);
-      const StepState step = {.seed = 1,
-                              .epoch = 0,
-                              .step = 0,
-                              .first = 0,
-                              .learning_rate = 0.1F,
-                              .momentum = 0.9F,
-                              .gradient_scale = 1,
-                              .weight_decay = 5e-4F};
+      const StepState step = {
+          .seed = 1, .learning_rate = 0.1F, .momentum = 0.9F, .weight_decay = 5e-4F};
       state.step.write<StepState>(std::span(&step, 1));
       Tape tape(Mode::kTraining, state, context);
       const Tensor loss = softmax_cross_entropy(tape, model.forward(tape, images), labels);

@@ -49,7 +49,7 @@ void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_
 #pragma omp parallel for simd
   for (std::int64_t i = 0; i < size; ++i) {
     const float g = gradient[i] + s.weight_decay * w[i];
-    m[i] = s.momentum * m[i] + s.gradient_scale * g;
+    m[i] = s.momentum * m[i] + g;
     w[i] -= s.learning_rate * (nesterov ? g + s.momentum * m[i] : m[i]);
   }
 }
