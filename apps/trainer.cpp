@@ -94,7 +94,7 @@ Program record_step(const WideResNet& model, const ResidentData& data, const Inp
   const Parameters& parameters = model.parameters();
   tape.backward(softmax_cross_entropy(tape, model.forward(tape, batch.images), batch.labels));
   for (const Parameter& parameter : parameters.all()) tape.check_gradient(parameter.value);
-  sgd(tape, parameters, true);
+  sgd(tape, parameters);
   return tape.finish();
 }
 

@@ -79,6 +79,6 @@ Tensor softmax_cross_entropy(Tape&, const Tensor& logits, const Tensor& labels);
 
 /// The optimiser's step on all parameters, which also brings their bf16 copies up to date, if there
 /// are any. ops/sgd.cpp
-void sgd(Tape&, const Parameters&, bool nesterov);
+void sgd(Tape&, const Parameters&);
 
 }  // namespace wrn

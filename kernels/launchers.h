@@ -114,12 +114,11 @@ std::size_t linear_backward_weights_workspace(const LinearShape&, Context&);
 void softmax_cross_entropy(const float* logits, const std::int32_t* labels, float* loss,
                            float* dlogits, Metrics*, int rows, int classes, Context&);
 /// Nesterov's momentum as Torch writes it, over all parameters at once:
-///   g = gradient + weight_decay w;  m = momentum m + g;
-///   w -= learning_rate (nesterov ? g + momentum m : m)
+///   g = gradient + weight_decay w;  m = momentum m + g;  w -= learning_rate (g + momentum m)
 /// and, unless it is null, copy = w rounded (only on CUDA: the CPU has no use for bf16). Changes
 /// nothing once a loss was not finite.
 void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
-              bool nesterov, const StepState*, const Metrics*, Context&);
+              const StepState*, const Metrics*, Context&);
 
 // --- Input ------------------------------------------- cpu/input.cpp, input.cu, shuffle.cu
 /// Row i of x [rows,32,32,3] and labels[i] are image order[state->first + i] of the data set:

@@ -118,15 +118,15 @@ __global__ void __launch_bounds__(kWarps* kLanes)
 
 constexpr unsigned kUpdateThreads = 256;
 
-__device__ void update(float& w, float gradient, float& m, bool nesterov, const StepState& s) {
+__device__ void update(float& w, float gradient, float& m, const StepState& s) {
   const float g = gradient + s.weight_decay * w;
   m = s.momentum * m + g;
-  w -= s.learning_rate * (nesterov ? g + s.momentum * m : m);
+  w -= s.learning_rate * (g + s.momentum * m);
 }
 
 /// Whole groups of four in 16-byte accesses, the last elements one by one. `copy` may be null.
 __global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
-                           bool nesterov, const StepState* state, const Metrics* metrics) {
+                           const StepState* state, const Metrics* metrics) {
   wait_for_previous_kernels();
   if (metrics->not_finite > 0) return;
   const StepState s = *state;
@@ -139,13 +139,13 @@ __global__ void sgd_kernel(float* w, const float* gradient, float* m, bf16* copy
     Floats<4> a = w4[i], b = m4[i];
     const Floats<4> g = gradient4[i];
 #pragma unroll
-    for (int k = 0; k < 4; ++k) update(a.at[k], g.at[k], b.at[k], nesterov, s);
+    for (int k = 0; k < 4; ++k) update(a.at[k], g.at[k], b.at[k], s);
     w4[i] = a;
     m4[i] = b;
     if (copy != nullptr) copy4[i] = from_floats<bf16>(a);
   }
   for (std::int64_t i = size / 4 * 4 + thread; i < size; i += stride) {
-    update(w[i], gradient[i], m[i], nesterov, s);
+    update(w[i], gradient[i], m[i], s);
     if (copy != nullptr) copy[i] = to_bf16(w[i]);
   }
 }
@@ -161,12 +161,12 @@ void softmax_cross_entropy(const float* logits, const std::int32_t* labels, floa
 }
 
 void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
-              bool nesterov, const StepState* state, const Metrics* metrics, Context& context) {
+              const StepState* state, const Metrics* metrics, Context& context) {
   WRN_CHECK(size >= 0, "{} parameters", size);
   if (size == 0) return;
   check_aligned(w, gradient, m, copy);
   launch(WRN_KERNEL(sgd_kernel), grid_stride_blocks(divide_up(size, 4), kUpdateThreads, context),
-         kUpdateThreads, 0, context, w, gradient, m, copy, size, nesterov, state, metrics);
+         kUpdateThreads, 0, context, w, gradient, m, copy, size, state, metrics);
 }
 
 }  // namespace wrn::cuda

@@ -329,8 +329,8 @@ void check_cross_entropy(const Floats& logits, const std::vector<std::int32_t>& 
   CHECK(std::memcmp(&evaluated.metrics, &got.metrics, sizeof(Metrics)) == 0);
 }
 
-void check_sgd(std::size_t size, bool nesterov, bool copies, Context& context) {
-  INFO("size=" << size << " nesterov=" << nesterov << " copies=" << copies);
+void check_sgd(std::size_t size, bool copies, Context& context) {
+  INFO("size=" << size << " copies=" << copies);
   StepState s{};
   s.learning_rate = 0.1F;
   s.momentum = 0.9F;
@@ -342,8 +342,8 @@ void check_sgd(std::size_t size, bool nesterov, bool copies, Context& context) {
   auto state = device_value(s);
   auto stopped = device_value(Metrics{0, 0, 0, 0, 1}), finite = device_value(Metrics{});
   const auto step = [&](const Metrics* metrics) {
-    cuda::sgd_step(w, g, m, copies ? copy.data() : nullptr, static_cast<std::int64_t>(size),
-                   nesterov, state, metrics, context);
+    cuda::sgd_step(w, g, m, copies ? copy.data() : nullptr, static_cast<std::int64_t>(size), state,
+                   metrics, context);
   };
   step(stopped);
   CHECK(difference(w.read(), host_w) == "");
@@ -354,8 +354,7 @@ void check_sgd(std::size_t size, bool nesterov, bool copies, Context& context) {
   for (std::size_t i = 0; i < size; ++i) {
     const double gradient = host_g[i] + double{s.weight_decay} * host_w[i];
     expected_m[i] = double{s.momentum} * host_m[i] + gradient;
-    const double direction =
-        nesterov ? gradient + double{s.momentum} * expected_m[i] : expected_m[i];
+    const double direction = gradient + double{s.momentum} * expected_m[i];
     expected_w[i] = host_w[i] - double{s.learning_rate} * direction;
     allowed[i] = 4 * kRounding * (std::abs(host_w[i]) + std::abs(host_g[i]) + std::abs(host_m[i]));
   }
@@ -539,9 +538,7 @@ TEST_CASE("a loss that is not finite is counted as such") {
 TEST_CASE("the optimiser's step, which a loss that is not finite prevents") {
   Context context(Device::kCuda);
   for (const std::size_t size : {1, 3, 4, 1023, 4099, 100001}) {
-    for (const bool nesterov : {false, true}) {
-      for (const bool copies : {false, true}) check_sgd(size, nesterov, copies, context);
-    }
+    for (const bool copies : {false, true}) check_sgd(size, copies, context);
   }
 }
 
@@ -644,6 +641,6 @@ TEMPLATE_TEST_CASE("a tensor that does not begin at a multiple of 16 bytes is re
   refused(2, [&](auto at) { cuda::sum_parts(at(f), 2, 4, 1, at(f), context); });
   const DeviceArray<bf16> copy(64);
   refused(4, [&](auto at) {
-    cuda::sgd_step(at(f), at(f), at(f), at(copy), 4, true, state, metrics, context);
+    cuda::sgd_step(at(f), at(f), at(f), at(copy), 4, state, metrics, context);
   });
 }

@@ -58,7 +58,7 @@ class Training {
     loss_ = softmax_cross_entropy(tape, model_.forward(tape, loaded.images), loaded.labels);
     tape.keep(loss_);
     tape.backward(loss_);
-    sgd(tape, model_.parameters(), true);
+    sgd(tape, model_.parameters());
     program_.emplace(tape.finish());
     arena_.emplace(program_->arena_bytes(), "arena", device);
     program_->bind(arena_->data());

@@ -117,7 +117,7 @@ void check(const std::filesystem::path& path, Device device) {
   tape.keep(loss);
   tape.backward(loss);
   const Parameters& p = model.parameters();
-  sgd(tape, p, true);
+  sgd(tape, p);
   Program training = tape.finish();
 
   Tape inference(Mode::kInference, state, context);

@@ -297,7 +297,7 @@ TEST_CASE("shared memory gives the same bits as memory of one's own, and is much
       tape.keep(loss);
       tape.backward(loss);
       const Parameters& p = model.parameters();
-      sgd(tape, p, true);
+      sgd(tape, p);
       Program program = tape.finish().placed(placing);
       if (placing == Placing::kSeparate) {  // nothing is in place either
         const auto aligned = [](std::size_t size) { return (size + 255) / 256 * 256; };

@@ -2,7 +2,7 @@
 
 namespace wrn {
 
-void sgd(Tape& tape, const Parameters& parameters, bool nesterov) {
+void sgd(Tape& tape, const Parameters& parameters) {
   const Tensor weights = parameters.values(), gradients = parameters.gradients(),
                momenta = parameters.momenta(), copies = parameters.bf16_copies();
   const Tensor state = tape.state().step, metrics = tape.state().metrics;
@@ -12,7 +12,7 @@ void sgd(Tape& tape, const Parameters& parameters, bool nesterov) {
             .run = [=](Context& context) {
               WRN_ON(context,
                      sgd_step(weights.data<float>(), gradients.data<float>(), momenta.data<float>(),
-                              copies ? copies.data<bf16>() : nullptr, weights.size(), nesterov,
+                              copies ? copies.data<bf16>() : nullptr, weights.size(),
                               state.data<StepState>(), metrics.data<Metrics>(), context));
             }};
   if (copies) step.writes.push_back(copies);

@@ -42,7 +42,7 @@ void softmax_cross_entropy(const float* logits, const std::int32_t* labels, floa
 }
 
 void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
-              bool nesterov, const StepState* state, const Metrics* metrics, Context&) {
+              const StepState* state, const Metrics* metrics, Context&) {
   WRN_CHECK(copy == nullptr, "a bf16 copy of the weights on the CPU");
   if (metrics->not_finite > 0) return;
   const StepState s = *state;
@@ -50,7 +50,7 @@ void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_
   for (std::int64_t i = 0; i < size; ++i) {
     const float g = gradient[i] + s.weight_decay * w[i];
     m[i] = s.momentum * m[i] + g;
-    w[i] -= s.learning_rate * (nesterov ? g + s.momentum * m[i] : m[i]);
+    w[i] -= s.learning_rate * (g + s.momentum * m[i]);
   }
 }
 
