@@ -45,7 +45,7 @@ void make_tensor_map(CUtensorMap& map, const bf16* tensor,
     size[i] = static_cast<cuuint64_t>(d.size);
     if (i > 0) bytes[i - 1] = static_cast<cuuint64_t>(d.bytes);
     box[i] = static_cast<cuuint32_t>(d.box);
-    step[i] = static_cast<cuuint32_t>(d.step);
+    step[i] = 1;
   }
   const CUresult code =
       encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(dimensions.size()),
@@ -55,7 +55,7 @@ void make_tensor_map(CUtensorMap& map, const bf16* tensor,
   if (code == CUDA_SUCCESS) return;
   std::string text;
   for (const MapDimension& d : dimensions) {
-    text += fmt::format(" {} (of {} bytes, box {}, step {})", d.size, d.bytes, d.box, d.step);
+    text += fmt::format(" {} (of {} bytes, box {})", d.size, d.bytes, d.box);
   }
   fail("cuTensorMapEncodeTiled: error {} for {} with the dimensions{}", static_cast<int>(code),
        static_cast<const void*>(tensor), text);

@@ -12,10 +12,10 @@
 namespace wrn::cuda {
 
 /// One dimension, the innermost first: its elements, the bytes from one to the next (a multiple of
-/// 16; not asked for in the innermost), and the box's part in it: `box` elements, `step` apart.
+/// 16; not asked for in the innermost), and how many of them a box has.
 struct MapDimension {
   std::int64_t size, bytes;
-  int box, step = 1;
+  int box;
 };
 
 /// Makes `map` one of bf16, with the 16-byte groups of a box placed as Row says (hopper.cuh): the

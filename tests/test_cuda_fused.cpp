@@ -36,14 +36,14 @@ const ConvShape kHopperShapes[] = {
     {3, 8, 8, 160, 160, 3, 1},  {2, 8, 8, 192, 192, 1, 1}, {5, 4, 4, 128, 256, 1, 1},
     {1, 8, 8, 256, 16, 1, 1},   {5, 8, 8, 24, 40, 3, 1},   {2, 16, 16, 16, 160, 3, 2},
     {1, 10, 16, 32, 16, 3, 1},  {2, 16, 16, 96, 32, 1, 2}, {1, 3, 128, 8, 16, 3, 1},
-    {1, 15, 31, 16, 24, 3, 2},  {1, 8, 8, 64, 64, 3, 1},   {1, 1, 1, 8, 8, 3, 2},
+    {1, 30, 32, 16, 24, 3, 2},  {1, 8, 8, 64, 64, 3, 1},   {1, 2, 2, 8, 8, 3, 2},
     {9, 16, 16, 16, 128, 1, 2}, {8, 8, 8, 160, 160, 1, 1}, {5, 8, 8, 32, 160, 1, 1}};
 
 /// A convolution that is added to that of shape s, number i of a list: of the same y, or of the
 /// same dx. Of both strides in turn, images that a stride of 2 leaves a row of, and 1x1 or 3x3; of
-/// more and of fewer channels than s. With `any` not all are multiples of 8.
+/// more and of fewer channels than s. With `any` not all are for v5: of 20 channels, of odd sides.
 ConvShape beside_fprop(const ConvShape& s, std::size_t i, bool any) {
-  const int stride = i % 2 == 0 ? 2 : 1, cut = stride == 2 && i % 4 == 0 ? 1 : 0;
+  const int stride = i % 2 == 0 ? 2 : 1, cut = any && stride == 2 && i % 4 == 0 ? 1 : 0;
   const int channels[] = {16, 40, any ? 20 : 24, 160, 8, 96, 32};
   return {s.n, s.p() * stride - cut, s.q() * stride, channels[i % 7],
           s.k, i % 5 == 4 ? 3 : 1,   stride};

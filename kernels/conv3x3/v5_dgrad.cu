@@ -1,26 +1,16 @@
 // v5's dgrad: dx[pixels, c] gathers dy, and filters lie across the depth, k. With stride 2, dx is
 // four phases by the parities of its rows and columns: four products over the taps that each meets,
-// and four maps of dx of twice the strides.
+// and four maps.
 #include "kernels/conv3x3/v5_gather.cuh"
 
 namespace wrn::cuda::v5 {
 namespace {
 
-void make_phase_map(CUtensorMap& map, const bf16* dx, const ConvShape& s, const PixelBlocks& blocks,
-                    const Phase& phase, int box) {
-  const std::int64_t pixel = std::int64_t{s.c} * 2, row = pixel * s.w, image = row * s.h;
-  make_tensor_map(map, dx + (std::int64_t{phase.h} * s.w + phase.w) * s.c,
-                  {{s.c, 2, box},
-                   {divide_up(s.w - phase.w, s.stride), pixel * s.stride, blocks.w},
-                   {divide_up(s.h - phase.h, s.stride), row * s.stride, blocks.h},
-                   {s.n, image, blocks.n}});
-}
-
 /// A convolution whose gradients dx sums.
 void add_source(Gather& g, const Convolution& of) {
   const auto& [dy, w, s] = of;
   const int i = g.sources;
-  Source& source = add_source(g, s.k, 1);
+  Source& source = add_source(g, s.k);
   source.direction = -1;
   source.filter_down = s.stride * s.r;
   source.filter_right = s.stride;
@@ -48,7 +38,9 @@ void run_dgrad(const bf16* dy, const bf16* w, const Projection<bf16>& projection
   }
   for (const Convolution& of : sources) add_source(g, of);
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int i, int box) {
-    make_phase_map(map, image, s, g.blocks, all[static_cast<std::size_t>(i)], box);
+    const Phase& phase = all[static_cast<std::size_t>(i)];
+    make_image_map(map, phase_of({image, s.n, s.h, s.w, s.c}, s.stride, phase.h, phase.w),
+                   box_of(g.blocks), box);
   };
   run<true>(g, sources, epilogue, dx, map_image, context);
 }

@@ -8,7 +8,7 @@ namespace {
 void add_source(Gather& g, const Convolution& of) {
   const auto& [x, w, s] = of;
   const int i = g.sources;
-  Source& source = add_source(g, s.c, s.stride);
+  Source& source = add_source(g, s.c);
   source.direction = 1;
   source.filter_down = s.r;
   source.filter_right = 1;
@@ -28,7 +28,7 @@ void run_fprop(const bf16* x, const bf16* w, const Projection<bf16>& projection,
   g.parts = 1;
   for (const Convolution& of : sources) add_source(g, of);
   const auto map_image = [&](CUtensorMap& map, const bf16* image, int, int box) {
-    make_image_map(map, {image, s.n, s.p(), s.q(), s.k}, box_of(g.blocks), box, 1);
+    make_image_map(map, {image, s.n, s.p(), s.q(), s.k}, box_of(g.blocks), box);
   };
   run<false>(g, sources, epilogue, y, map_image, context);
 }

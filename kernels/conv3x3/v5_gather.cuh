@@ -52,12 +52,11 @@ inline std::vector<Convolution> check_sources(const Convolution& own,
   return all;
 }
 
-/// Adds a source: images of `channels` channels, in which D's next pixel is `step` pixels further.
-inline Source& add_source(Gather& g, int channels, int step) {
+/// Adds a source: images of `channels` channels.
+inline Source& add_source(Gather& g, int channels) {
   Source& source = g.source[g.sources++];
   source.channels = channels;
   source.box = box_width(channels);
-  source.step = step;
   return source;
 }
 
@@ -91,9 +90,9 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
       }
       const Images images =
           kAcrossB ? Images{image, s.n, s.p(), s.q(), s.k} : Images{image, s.n, s.h, s.w, s.c};
-      make_image_map(source.images, images,
-                     source.tall ? BoxOfPixels{rows.n, rows.h, g.blocks.w} : box_of(g.blocks),
-                     source.box, source.step);
+      make_phase_maps(source.images, images, kAcrossB ? 1 : s.stride,
+                      source.tall ? BoxOfPixels{rows.n, rows.h, g.blocks.w} : box_of(g.blocks),
+                      source.box);
       const int taps = s.r * s.r, across = kAcrossB ? tile.kPanel : N;
       const std::int64_t tap = std::int64_t{s.c} * 2;
       make_tensor_map(source.filters, filters,

@@ -14,22 +14,30 @@ void check(const ConvShape& s, const void* a, const void* b, const void* out, Co
   WRN_CHECK(device.major == 9 && device.minor == 0,
             "v5 of the convolutions is for compute capability 9.0, and the {} has {}.{}",
             device.name, device.major, device.minor);
-  WRN_CHECK(supports(s, context),
-            "v5 takes channels in multiples of 8, images that blocks of 64 pixels cut into whole "
-            "rows, and a build for 90a: c={} k={} p={} q={}",
-            s.c, s.k, s.p(), s.q());
+  WRN_CHECK(
+      supports(s, context),
+      "v5 takes channels in multiples of 8, sides in multiples of the stride, images that "
+      "blocks of 64 pixels cut into whole rows, and a build for 90a: c={} k={} h={} w={} p={} "
+      "q={}",
+      s.c, s.k, s.h, s.w, s.p(), s.q());
   check_aligned(a, b, out);
 }
 
-void make_image_map(CUtensorMap& map, const Images& images, const BoxOfPixels& pixels, int box,
-                    int step) {
-  const auto& [at, n, h, w, c] = images;
-  const std::int64_t pixel = std::int64_t{c} * 2, row = pixel * w, image = row * h;
+void make_image_map(CUtensorMap& map, const Images& images, const BoxOfPixels& pixels, int box) {
+  const auto& [at, n, h, w, c, stride] = images;
+  const std::int64_t pixel = std::int64_t{c} * stride * 2, row = pixel * w * stride;
   make_tensor_map(map, at,
-                  {{c, 2, box},
-                   {w, pixel, pixels.w * step, step},
-                   {h, row, pixels.h * step, step},
-                   {n, image, pixels.n}});
+                  {{c, 2, box}, {w, pixel, pixels.w}, {h, row, pixels.h}, {n, row * h, pixels.n}});
+}
+
+void make_phase_maps(PhaseMaps& maps, const Images& all, int stride, const BoxOfPixels& pixels,
+                     int box) {
+  maps.stride = stride;
+  for (int y = 0; y < stride; ++y) {
+    for (int x = 0; x < stride; ++x) {
+      make_image_map(maps.of[y * 2 + x], phase_of(all, stride, y, x), pixels, box);
+    }
+  }
 }
 
 namespace {

@@ -10,8 +10,8 @@
 //     them.
 //   - Images are cut into blocks of 64 pixels, whole rows. What a block sees through tap (r, s) is
 //     one box of x, shifted by a pixel; what lies outside of the image comes as zeros, which is the
-//     padding; stride 2 is the map's step. So the nine taps are nine boxes; or three, where taps
-//     above each other are multiplied from the lines of one box (ARows).
+//     padding; with stride 2 it is a box of one of x's four phases. So the nine taps are nine
+//     boxes; or three, where taps above each other are multiplied from the lines of one (ARows).
 //   - The grid is one block an SM, and a block takes tile after tile: while its consumers store
 //     one, its producer has begun to load the next.
 //
@@ -123,6 +123,22 @@ __device__ inline int3 first_pixel(const PixelBlocks& blocks, int i) {
   const int line = blocks.across.divide(i), image = blocks.down.divide(line);
   return {(i - line * blocks.across.value()) * blocks.w,
           (line - image * blocks.down.value()) * blocks.h, image * blocks.n};
+}
+
+/// Images as convolutions of a stride see them, 1 or 2: one map for each phase, which are the
+/// pixels whose rows and columns have the same parities. With a stride of 1 there is only the
+/// first.
+struct PhaseMaps {
+  CUtensorMap of[4];
+  int stride;
+};
+/// Asks for the box of pixels that those of D from `pixel` on see through a tap `down` and `right`
+/// of them.
+__device__ inline void load_seen(void* shared, const PhaseMaps& maps, Barrier& full, int channel,
+                                 const int3& pixel, int down, int right) {
+  const int rest = maps.stride - 1;  // which is how far to shift, as well
+  load_box(shared, maps.of[(down & rest) * 2 + (right & rest)], full, channel,
+           pixel.x + (right >> rest), pixel.y + (down >> rest), pixel.z);
 }
 
 /// Where in a place wgmma finds an operand: the layout for its descriptor, where each step of the
@@ -244,15 +260,26 @@ void with_tile(int columns, F f) {
 /// Throws where supports() is false, or a tensor is not aligned.
 void check(const ConvShape&, const void* a, const void* b, const void* out, Context&);
 
-/// The map of x or dy in boxes of `box` channels, and of pixels that are `step` apart.
+/// Images of h x w pixels, of which each is every `stride`th of a row, and every `stride`th row.
 struct Images {
   const bf16* at;
-  int n, h, w, c;
+  int n, h, w, c, stride = 1;
 };
+/// Those whose row and column, divided by the stride, leave y and x.
+inline Images phase_of(const Images& all, int stride, int y, int x) {
+  return {all.at + (std::int64_t{y} * all.w + x) * all.c,
+          all.n,
+          all.h / stride,
+          all.w / stride,
+          all.c,
+          stride};
+}
 struct BoxOfPixels {
   int n, h, w;
 };
 inline BoxOfPixels box_of(const PixelBlocks& blocks) { return {blocks.n, blocks.h, blocks.w}; }
-void make_image_map(CUtensorMap& map, const Images&, const BoxOfPixels&, int box, int step);
+/// Their map, in boxes of `box` channels.
+void make_image_map(CUtensorMap& map, const Images&, const BoxOfPixels&, int box);
+void make_phase_maps(PhaseMaps& maps, const Images& all, int stride, const BoxOfPixels&, int box);
 
 }  // namespace wrn::cuda::v5

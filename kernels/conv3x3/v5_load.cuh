@@ -16,12 +16,13 @@ constexpr int kMostSources = 2;
 using Convolution = Projection<bf16>;
 /// As the kernel knows it.
 struct Source {
-  CUtensorMap images, filters;
+  PhaseMaps images;
+  CUtensorMap filters;
   OperandView a, b;
   int channels, box;              // of the images
   bool tall;                      // a box of them is a slice of A, else each unit's is one
   int a_bytes;                    // of a slice of A
-  int step, direction;            // image pixel = pixel step + first + direction tap
+  int direction;                  // image pixel = pixel stride + first + direction tap
   int filter_down, filter_right;  // from tap (i, j) to (i + 1, j) and to (i, j + 1), in filter taps
 };
 
@@ -97,10 +98,9 @@ __device__ void load_slices(const Gather& g, const Source& source, const Taps& t
       const int i = source.direction < 0 ? chunk.i + taps.slices.taps - 1 : chunk.i;
       for (int u = 0; u < boxes; ++u) {
         const int3 pixel = first_pixel(g.blocks, first + u);
-        load_box(a.at() + (deep * kRows + source.box * kUnit * u) * 2, source.images, full_a,
-                 chunk.channel_in(source, taps),
-                 pixel.x * source.step + taps.first_w + source.direction * chunk.j,
-                 pixel.y * source.step + taps.first_h + source.direction * i, pixel.z);
+        load_seen(a.at() + (deep * kRows + source.box * kUnit * u) * 2, source.images, full_a,
+                  chunk.channel_in(source, taps), pixel, taps.first_h + source.direction * i,
+                  taps.first_w + source.direction * chunk.j);
       }
       chunk.next(source, taps);
     }

@@ -50,9 +50,11 @@ struct PixelBlocks {
         count(static_cast<int>(divide_up(s.n, n)) * down.value() * across.value()) {}
 };
 
-/// Whether v5 takes the shape, on a device that is for it.
+/// Whether v5 takes the shape, on a device that is for it. A stride of 2 must divide the sides, as
+/// the maps of dgrad's phases would else have rows beyond an image's end.
 inline bool takes(const ConvShape& s) {
-  return s.c % 8 == 0 && s.k % 8 == 0 && PixelBlocks::can_cut(s.p(), s.q());
+  return s.c % 8 == 0 && s.k % 8 == 0 && s.h % s.stride == 0 && s.w % s.stride == 0 &&
+         PixelBlocks::can_cut(s.p(), s.q());
 }
 
 /// Whether a product is v5's there: of a shape that v5 takes, unless v4 was chosen.
@@ -158,12 +160,11 @@ struct Phase {
   int h, w;
   PhaseTaps down, right;
 };
-/// The one with the most taps first, so that it is not left late. An image of one row or column has
-/// no odd ones.
+/// The one with the most taps first, so that it is not left late.
 inline std::vector<Phase> phases(const ConvShape& s) {
   std::vector<Phase> all;
-  for (int h = std::min(s.stride, s.h) - 1; h >= 0; --h) {
-    for (int w = std::min(s.stride, s.w) - 1; w >= 0; --w) {
+  for (int h = s.stride - 1; h >= 0; --h) {
+    for (int w = s.stride - 1; w >= 0; --w) {
       all.push_back({h, w, phase_taps(s, h), phase_taps(s, w)});
     }
   }

@@ -13,10 +13,11 @@ namespace wrn::cuda::v5 {
 namespace {
 
 struct Wgrad {
-  CUtensorMap x, dy;
+  PhaseMaps x;
+  CUtensorMap dy;
   PixelBlocks blocks;
   OperandView a, b;
-  int c, k, r, stride;
+  int c, k, r;
   int box, chunks_of_tap;
   int a_rows;                          // of a slice of A
   int row_tiles, column_tiles, tiles;  // of a part, of a part, of all parts
@@ -61,9 +62,8 @@ __device__ void load_tiles(const Wgrad& g, Ring a, Ring b) {
       Chunk at = chunk<kTall>(g, place.row * boxes);
       for (int i = 0; i < boxes; ++i) {
         const bool there = kTall ? at.right < taps : at.down * g.r + at.right < taps;
-        load_box(a.at() + i * rows * kRowBytes, g.x, full_a, there ? at.channel : g.c,  // or zeros
-                 pixel.x * g.stride + at.right - g.r / 2, pixel.y * g.stride + at.down - g.r / 2,
-                 pixel.z);
+        load_seen(a.at() + i * rows * kRowBytes, g.x, full_a, there ? at.channel : g.c,  // or zeros
+                  pixel, at.down - g.r / 2, at.right - g.r / 2);
         at.channel += g.box;
         if (at.channel < g.c) continue;
         at.channel = 0;
@@ -158,7 +158,6 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
             s.c,
             s.k,
             s.r,
-            s.stride,
             plan.box,
             plan.chunks_of_tap,
             plan.loaded_rows(),
@@ -172,8 +171,8 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
         static_cast<unsigned>(plan.tall() ? plan.tall_rows * kRowBytes : plan.units() * g.a.unit);
     BoxOfPixels box = box_of(blocks);
     if (plan.tall()) box.h += 2;
-    make_image_map(g.x, {x, s.n, s.h, s.w, s.c}, box, plan.box, s.stride);
-    make_image_map(g.dy, {dy, s.n, s.p(), s.q(), s.k}, box_of(blocks), tile.kPanel, 1);
+    make_phase_maps(g.x, {x, s.n, s.h, s.w, s.c}, s.stride, box, plan.box);
+    make_image_map(g.dy, {dy, s.n, s.p(), s.q(), s.k}, box_of(blocks), tile.kPanel);
     const auto run = [&](const auto& kernel) {
       const int grid = std::min(plan.tiles(), target.multiprocessors);
       launch(kernel, static_cast<unsigned>(grid), kThreads, sizeof(Shared<N, void>), context, g);

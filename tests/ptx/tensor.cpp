@@ -315,25 +315,22 @@ std::size_t for_each_of_box(Warp& warp, const Instruction& i, int lane, std::siz
   }
   if (shared % (8U * map.swizzle_bytes) != 0)
     warp.fail(i, "is not aligned to the pattern of the swizzle");
-  std::size_t points[5], elements = 1;
-  for (int d = 0; d < rank; ++d) {
-    points[d] = (map.box[d] + map.step[d] - 1U) / map.step[d];
-    elements *= points[d];
-  }
+  std::size_t elements = 1;
+  for (int d = 0; d < rank; ++d) elements *= map.box[d];
   const std::byte *begin = nullptr, *end = nullptr;  // of what is counted next, one row of the box
   const auto count = [&] {
     if (counts && begin != end) count_global(begin, static_cast<std::size_t>(end - begin), is_load);
     begin = end = nullptr;
   };
   for (std::size_t element = 0; element < elements; ++element) {
-    if (element % points[0] == 0) count();
+    if (element % map.box[0] == 0) count();
     std::size_t rest = element;
     bool inside = true;
     std::int64_t offset = 0;
     for (int d = 0; d < rank; ++d) {
       const std::int64_t x = warp.at<std::int32_t>(i.at[first_at + d])[lane] +
-                             static_cast<std::int64_t>(rest % points[d] * map.step[d]);
-      rest /= points[d];
+                             static_cast<std::int64_t>(rest % map.box[d]);
+      rest /= map.box[d];
       inside = inside && x >= 0 && x < map.size(d);
       offset += x * static_cast<std::int64_t>(map.stride[d]);
     }

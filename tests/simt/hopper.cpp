@@ -228,19 +228,15 @@ struct Box {
   template <typename F>
   void for_each_group(F f) const {
     const std::size_t groups = map.box[0] / 8;
-    std::size_t rows = 1, points[5] = {};
-    for (int i = 1; i < map.rank; ++i) {
-      points[i] = (map.box[i] + map.step[i] - 1) / map.step[i];
-      rows *= points[i];
-    }
+    std::size_t rows = 1;
+    for (int i = 1; i < map.rank; ++i) rows *= map.box[i];
     for (std::size_t row = 0; row < rows; ++row) {
       std::size_t rest = row;
       bool inside = true;
       std::int64_t at = 0;
       for (int i = 1; i < map.rank; ++i) {
-        const std::int64_t x =
-            coordinate[i] + static_cast<std::int64_t>(rest % points[i]) * map.step[i];
-        rest /= points[i];
+        const std::int64_t x = coordinate[i] + static_cast<std::int64_t>(rest % map.box[i]);
+        rest /= map.box[i];
         inside = inside && x >= 0 && x < map.size(i);
         at += x * static_cast<std::int64_t>(map.stride[i]);
       }
@@ -255,7 +251,7 @@ struct Box {
   }
   std::size_t bytes() const {
     std::size_t bytes = map.box[0] * 2;
-    for (int i = 1; i < map.rank; ++i) bytes *= (map.box[i] + map.step[i] - 1) / map.step[i];
+    for (int i = 1; i < map.rank; ++i) bytes *= map.box[i];
     return bytes;
   }
 };

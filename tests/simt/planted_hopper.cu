@@ -154,7 +154,8 @@ PFN_cuTensorMapEncodeTiled_v12000 encoder() {
 /// Of [rows, columns] bf16 as a tensor of `rank` dimensions, all but two of them 1.
 CUresult encode(CUtensorMap& map, const void* p, int rank, std::uint64_t columns,
                 std::uint64_t rows, unsigned box_columns, unsigned box_rows, std::uint64_t stride) {
-  const cuuint64_t size[] = {columns, rows, 1, 1}, strides[] = {stride, stride, stride};
+  const cuuint64_t size[] = {columns, rows, 1, 1},
+                   strides[] = {stride, stride * rows, stride * rows};
   const cuuint32_t box[] = {box_columns, box_rows, 1, 1}, step[] = {1, 1, 1, 1};
   return encoder()(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(rank),
                    const_cast<void*>(p), size, strides, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,

@@ -31,16 +31,16 @@ CUresult encode(CUtensorMap* out, CUtensorMapDataType type, cuuint32_t rank, voi
   }
   for (cuuint32_t i = 0; i < rank; ++i) {
     if (size[i] < 1 || size[i] > std::uint64_t{1} << 32 || box[i] < 1 || box[i] > 256 ||
-        step[i] < 1 || step[i] > 8) {
+        step[i] != 1) {  // up to 8 would do, but nobody has tried what is outside then
       return CUDA_ERROR_INVALID_VALUE;
     }
-    if (i > 0 && (stride[i - 1] % 16 != 0 || stride[i - 1] >= std::uint64_t{1} << 40)) {
+    if (i > 0 && (stride[i - 1] % 16 != 0 || stride[i - 1] >= std::uint64_t{1} << 40 ||
+                  stride[i - 1] < map.stride[i - 1] * size[i - 1])) {
       return CUDA_ERROR_INVALID_VALUE;
     }
     map.stride[i] = i > 0 ? stride[i - 1] : 2;
     map.size_minus_1[i] = static_cast<std::uint32_t>(size[i] - 1);
     map.box[i] = static_cast<std::uint16_t>(box[i]);
-    map.step[i] = i > 0 ? static_cast<std::uint8_t>(step[i]) : 1;
   }
   std::memcpy(out, &map, sizeof map);
   return CUDA_SUCCESS;

@@ -13,7 +13,6 @@ struct TensorMap {
   std::uint64_t stride[5];  // bytes; the innermost is packed
   std::uint32_t size_minus_1[5];
   std::uint16_t box[5];
-  std::uint8_t step[5];
   std::uint8_t swizzle_bytes;
 
   std::int64_t size(int i) const { return std::int64_t{size_minus_1[i]} + 1; }
