@@ -313,6 +313,12 @@ void wgmma(float (&d)[N / 2], std::uint64_t a, std::uint64_t b, bool accumulate,
 
 #endif
 
+/// Which warpgroup of the block this one is. The warp's first lane says it to all, so that ptxas
+/// knows that what follows from it, such as where operands are, is the same for all of the warp.
+__device__ __forceinline__ int warpgroup_of_block() {
+  return __shfl_sync(0xFFFFFFFF, static_cast<int>(threadIdx.x) / kWarpgroup, 0);
+}
+
 // --- Descriptors (9.7.15.5.1.2) ------------------------------------------------------------------
 /// The width of the rows that wgmma's operands and the boxes have in shared memory, in bytes. Rows
 /// follow each other; within 8 of them, 16-byte groups change places, so that a column of them is
@@ -326,9 +332,14 @@ constexpr std::uint64_t operand_layout(Row row, unsigned eight_rows, unsigned ac
   const std::uint64_t mode = row == Row::k128 ? 1 : row == Row::k64 ? 2 : 3;
   return mode << 62 | std::uint64_t{eight_rows >> 4} << 32 | std::uint64_t{across >> 4} << 16;
 }
-/// `offset` bytes behind p, which is aligned to 8 rows.
-__device__ inline std::uint64_t operand(std::uint64_t layout, const void* p, unsigned offset) {
-  return layout | ((shared_address(p) + offset) >> 4 & 0x3FFF);
+/// At p, which is aligned to 8 rows.
+__device__ inline std::uint64_t operand(std::uint64_t layout, const void* p) {
+  return layout | shared_address(p) >> 4;
+}
+/// So many times 16 bytes behind another one. The sum does not leave the address' 14 bits, which
+/// are 256 KB, so that one addition of 32 bits does.
+__device__ inline std::uint64_t behind(std::uint64_t operand, unsigned sixteens) {
+  return operand >> 32 << 32 | (static_cast<unsigned>(operand) + sixteens);
 }
 
 }  // namespace wrn::cuda

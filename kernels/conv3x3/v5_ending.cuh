@@ -122,7 +122,7 @@ __device__ UnitPlace unit_place(const Gather& g, int consumer, int i) {
   constexpr int kUnits = Tile<N>::kUnits;
   const int tile = static_cast<int>(blockIdx.x + i / kUnits * gridDim.x);
   const TilePlace place = tile_place(g, tile);
-  return {tile < g.tiles(), place.part, place.column * N,
+  return {tile < g.tiles, place.part, place.column * N,
           (place.row * kConsumers + consumer) * kUnits + i % kUnits};
 }
 
@@ -237,7 +237,7 @@ class Ending {
     }
     if constexpr (kStays) {
       const bool same_columns = g_.columns <= N && g_.parts == 1;
-      const bool last = static_cast<int>(blockIdx.x + (tiles_before + 1) * gridDim.x) >= g_.tiles();
+      const bool last = static_cast<int>(blockIdx.x + (tiles_before + 1) * gridDim.x) >= g_.tiles;
       const bool full = (tiles_before + 1) % kMostGathered == 0;
       if (same_columns && !last && !full) return store_none(place);
     }

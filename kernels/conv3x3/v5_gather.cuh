@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& shared = shared_storage<Shared<N, Epilogue>>();
   init(shared);  // of shared memory alone
   wait_for_previous_kernels();
-  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  const int warpgroup = warpgroup_of_block();
   if (warpgroup == kConsumers) {
     drop_registers<40>();
     const int warp = static_cast<int>(threadIdx.x) % kWarpgroup / 32;
@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   take_registers<232>();
   Ring a = shared.ring_of_a(g.a_rows), b = shared.ring_of_b();
   Ending<N, Epilogue> ending(g, epilogue, shared, warpgroup);
-  for (int i = 0; static_cast<int>(blockIdx.x + i * gridDim.x) < g.tiles(); ++i) {
+  for (int i = 0; static_cast<int>(blockIdx.x + i * gridDim.x) < g.tiles; ++i) {
     const TilePlace place = tile_place(g, static_cast<int>(blockIdx.x + i * gridDim.x));
     Sums<N> sum;
     ending.begin(sum, place);
@@ -72,6 +72,7 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
   const GatherPlan plan = gather_plan(kProduct, sources[0].shape, target);
   g.row_tiles = plan.row_tiles;
   g.column_tiles = plan.column_tiles;
+  g.tiles = plan.tiles();
   with_tile<kWidest>(plan.columns, [&](auto tile) {
     constexpr int N = tile.kColumns;
     using Memory = Shared<N, Epilogue>;
@@ -100,9 +101,9 @@ void run(Gather& g, const std::vector<Convolution>& sources, const Epilogue& epi
                        {taps, tap, 1},
                        {s.k, tap * taps, kAcrossB ? source.box : across}});
       source.a = along_depth(source.box, tile.kRows);
-      source.a.unit = static_cast<unsigned>(rows.of_unit * source.box * 2);
+      source.a.unit = static_cast<unsigned>(rows.of_unit * source.box * 2 / 16);
       source.a.consumer = tile.kUnits * source.a.unit;
-      source.a.tap = source.direction * rows.of_line * kRowBytes;
+      source.a.tap = source.direction * rows.of_line * kRowBytes / 16;
       source.a.first_tap = source.direction < 0 ? (1 - s.r) * source.a.tap : 0;
       source.b = kAcrossB ? across_depth(tile.kPanel, source.box, N) : along_depth(source.box, N);
     }

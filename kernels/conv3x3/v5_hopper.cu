@@ -46,20 +46,21 @@ Row row_of(int box) { return static_cast<Row>(box * 2); }
 
 OperandView along_depth(int box, int rows) {
   const auto row = static_cast<unsigned>(box) * 2, extent = static_cast<unsigned>(rows);
-  OperandView view{operand_layout(row_of(box), 8 * row, 16), {}, kUnit * row};
+  OperandView view{operand_layout(row_of(box), 8 * row, 16), {}, kUnit * row / 16};
   for (unsigned t = 0; t < kSteps; ++t) {
     const unsigned begin = t * 32;  // bytes, were all of a slice in one row
-    view.step[t] = begin / row * row * extent + begin % row;
+    view.step[t] = (begin / row * row * extent + begin % row) / 16;
   }
   return view;
 }
 
 OperandView across_depth(int box, int chunk, int columns) {
   const auto row = static_cast<unsigned>(box) * 2, deep = static_cast<unsigned>(chunk);
-  OperandView view{operand_layout(row_of(box), 8 * row, deep * row), {}, kUnit * deep * 2};
+  OperandView view{operand_layout(row_of(box), 8 * row, deep * row), {}, kUnit * deep * 2 / 16};
   for (unsigned t = 0; t < kSteps; ++t) {
     const unsigned begin = t * (kDepth / kSteps);
-    view.step[t] = begin / deep * deep * static_cast<unsigned>(columns) * 2 + begin % deep * row;
+    view.step[t] =
+        (begin / deep * deep * static_cast<unsigned>(columns) * 2 + begin % deep * row) / 16;
   }
   return view;
 }

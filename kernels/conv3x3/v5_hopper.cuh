@@ -142,8 +142,9 @@ __device__ inline void load_seen(void* shared, const PhaseMaps& maps, Barrier& f
 }
 
 /// Where in a place wgmma finds an operand: the layout for its descriptor, where each step of the
-/// slice begins, and how far the next 64 rows are, in bytes; for tall rows also where those of the
-/// first tap begin, and how far the next tap's are. Of A also how far the second consumer's are.
+/// slice begins, and how far the next 64 rows are; for tall rows also where those of the first tap
+/// begin, and how far the next tap's are. Of A also how far the second consumer's are. All in 16
+/// bytes, as descriptors count.
 struct OperandView {
   std::uint64_t layout;
   unsigned step[kSteps], unit;
@@ -199,13 +200,14 @@ __device__ void multiply(float (&sum)[kUnits][N / 2], Ring& ring_a, Ring& ring_b
       wait(ring_a.full[ring_a.place], ring_a.parity);
     }
     wait(ring_b.full[ring_b.place], ring_b.parity);
-    const unsigned char* const seen = ring_a.at() + a.first_tap + tap * a.tap;
+    const std::uint64_t rows = operand(a.layout, ring_a.at()),
+                        columns = operand(b.layout, ring_b.at());
+    const unsigned first = a.first_tap + tap * a.tap + consumer * a.consumer;
     const auto multiply_step = [&](int step) {
 #pragma unroll
       for (int u = 0; u < kUnits; ++u) {
-        const unsigned unit = consumer * a.consumer + u * a.unit;
-        wgmma<N, kAcrossA, kAcrossB>(sum[u], operand(a.layout, seen, a.step[step] + unit),
-                                     operand(b.layout, ring_b.at(), b.step[step]), true);
+        wgmma<N, kAcrossA, kAcrossB>(sum[u], behind(rows, first + u * a.unit + a.step[step]),
+                                     behind(columns, b.step[step]), true);
       }
     };
     // ptxas adds fences unless there is only one path from fence to commit. So the steps of a short

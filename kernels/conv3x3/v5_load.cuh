@@ -45,13 +45,12 @@ struct Gather {
   PixelBlocks blocks;
   int columns;
   int n, h, w, out_step;  // D, and from one pixel of a part to the next
-  int row_tiles, column_tiles, parts = 0, sources = 0;
+  int row_tiles, column_tiles, tiles, parts = 0, sources = 0;
   int a_rows = 0;  // the most of a slice
   Part part[kMostParts];
   Source source[kMostSources];
 
   explicit Gather(const ConvShape& s) : blocks(s) {}
-  __device__ int tiles() const { return parts * row_tiles * column_tiles; }
 };
 
 /// Which tile number i is. Tiles of the same pixels are neighbours and run at the same time, so
@@ -132,7 +131,7 @@ __device__ void load_slices(const Gather& g, const Source& source, const Taps& t
 /// The producer's thread: asks for the boxes of all slices of all tiles of the block.
 template <int N, bool kAcrossB>
 __device__ void load_tiles(const Gather& g, Ring a, Ring b) {
-  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles(); tile += gridDim.x) {
+  for (int tile = static_cast<int>(blockIdx.x); tile < g.tiles; tile += gridDim.x) {
     const TilePlace place = tile_place(g, tile);
     for (int i = 0; i < g.sources; ++i) {
       load_slices<N, kAcrossB>(g, g.source[i], g.part[place.part].of[i],

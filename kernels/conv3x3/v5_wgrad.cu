@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kThreads, 1) wgrad_kernel(const __grid_constan
   auto& shared = shared_storage<Shared<N, void>>();
   init(shared);  // of shared memory alone
   wait_for_previous_kernels();
-  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  const int warpgroup = warpgroup_of_block();
   if (warpgroup == kConsumers) {
     drop_registers<40>();
     if (threadIdx.x % kWarpgroup == 0) {
@@ -166,9 +166,9 @@ void wgrad(const bf16* x, const bf16* dy, float* dw, const ConvShape& s, Context
             plan.tiles(),
             plan.blocks_of_part,
             plan.parts > 1 ? partial : dw};
-    if (plan.tall()) g.a.unit = static_cast<unsigned>(blocks.w * kRowBytes);  // a line
-    g.a.consumer =
-        static_cast<unsigned>(plan.tall() ? plan.tall_rows * kRowBytes : plan.units() * g.a.unit);
+    if (plan.tall()) g.a.unit = static_cast<unsigned>(blocks.w * kRowBytes / 16);  // a line
+    g.a.consumer = static_cast<unsigned>(plan.tall() ? plan.tall_rows * kRowBytes / 16
+                                                     : plan.units() * g.a.unit);
     BoxOfPixels box = box_of(blocks);
     if (plan.tall()) box.h += 2;
     make_phase_maps(g.x, {x, s.n, s.h, s.w, s.c}, s.stride, box, plan.box);

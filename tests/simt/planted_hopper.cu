@@ -87,8 +87,8 @@ __device__ void consume(float (&sum)[1][kColumns / 2], Shared& shared, Bug bug) 
     if (bug != kForgetsFull) wait(shared.full[i % 2], bug == kKeepsParity ? 0 : i / 2 % 2);
     if (bug != kForgetsProductFence) begin_products(sum);
     for (unsigned step = 0; step < kDepth / 16; ++step) {
-      wgmma<kColumns, false, false>(sum[0], operand(kLayout | wrong, stage.a, step * 32),
-                                    operand(kLayout, stage.b, step * 32), true);
+      wgmma<kColumns, false, false>(sum[0], behind(operand(kLayout | wrong, stage.a), step * 2),
+                                    behind(operand(kLayout, stage.b), step * 2), true);
     }
     commit_products();
     const bool early = bug == kReadsSumsEarly && i + 1 == kSlices;
