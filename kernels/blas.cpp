@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "kernels/error.h"
-#include "kernels/memory.h"
 
 namespace wrn::cuda {
 namespace {
@@ -75,7 +74,6 @@ struct Blas::Handle {
   decltype(&cublasSetMathMode) set_math_mode;
   decltype(&cublasSgemm) sgemm;
   cublasHandle_t cublas = nullptr;
-  std::byte* workspace = nullptr;
 
   Handle() {
     void* library = open_library();
@@ -95,7 +93,6 @@ struct Blas::Handle {
   }
   ~Handle() {
     if (cublas != nullptr) destroy(cublas);
-    if (workspace != nullptr) release(workspace);
   }
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
@@ -111,12 +108,6 @@ Blas::Blas(cudaStream_t stream) : handle_(std::make_unique<Handle>()) {
   Handle& h = *handle_;
   h.check(h.create(&h.cublas), "cublasCreate");
   h.check(h.set_stream(h.cublas, stream), "cublasSetStream");
-  // Our own buffer, so that a gemm allocates nothing, also while a graph is captured, and so that
-  // cuBLAS promises the same bits every time. cublasSetStream forgets it: the order matters. The
-  // size is what NVIDIA recommends for Hopper.
-  constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
-  h.workspace = allocate(kWorkspaceBytes, "the workspace of cuBLAS");
-  h.check(h.set_workspace(h.cublas, h.workspace, kWorkspaceBytes), "cublasSetWorkspace");
   // Plain fp32: neither TF32 nor emulation by narrower types, whatever the environment asks for.
   h.check(h.set_math_mode(h.cublas, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode");
 }
@@ -134,7 +125,12 @@ std::string Blas::version() const {
 }
 
 void Blas::gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const float* a,
-                const float* b, float beta, float* c) {
+                const float* b, float beta, float* c, std::byte* workspace) {
+  WRN_CHECK(workspace != nullptr, "a gemm without a workspace");
+  // Our own, so that a gemm allocates nothing, also while a graph is captured, and so that cuBLAS
+  // promises the same bits every time.
+  handle_->check(handle_->set_workspace(handle_->cublas, workspace, kWorkspaceBytes),
+                 "cublasSetWorkspace");
   // cuBLAS is column-major, and reads a row-major matrix as its transpose. So it computes
   // c^T = op(b)^T op(a)^T: the operands change places, and keep their transpositions.
   const auto operation = [](bool transpose) { return transpose ? CUBLAS_OP_T : CUBLAS_OP_N; };

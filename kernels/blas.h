@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstddef>
 #include <memory>
 #include <string>
 
@@ -19,10 +20,12 @@ class Blas {
 
   /// "cuBLAS 13.1.0"
   std::string version() const;
+  static constexpr std::size_t kWorkspaceBytes = std::size_t{4} << 20;
   /// Row-major c[m,n] = op(a) op(b) + beta c in fp32, where op(a) is [m,k] and op(b) is [k,n]; a
-  /// transposed operand is stored as [k,m] or [n,k]. All dense.
+  /// transposed operand is stored as [k,m] or [n,k]. All dense. `workspace` is kWorkspaceBytes of
+  /// device memory.
   void gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const float* a, const float* b,
-            float beta, float* c);
+            float beta, float* c, std::byte* workspace);
 
  private:
   struct Handle;

@@ -39,25 +39,31 @@ void linear_forward(const float* x, const float* w, const float* b, float* y,
   const std::int64_t size = std::int64_t{shape.rows} * shape.out;
   launch(WRN_KERNEL(broadcast_kernel), grid_stride_blocks(size, kThreads, context), kThreads, 0,
          context, b, y, size, shape.out);
-  context.runtime().blas.gemm(false, true, shape.rows, shape.out, shape.in, x, w, 1, y);
+  context.runtime().blas.gemm(false, true, shape.rows, shape.out, shape.in, x, w, 1, y,
+                              context.workspace);
 }
 
 void linear_backward_data(const float* dy, const float* w, float* dx, const LinearShape& shape,
                           Context& context) {
   check(shape);
-  context.runtime().blas.gemm(false, false, shape.rows, shape.in, shape.out, dy, w, 0, dx);
+  context.runtime().blas.gemm(false, false, shape.rows, shape.in, shape.out, dy, w, 0, dx,
+                              context.workspace);
 }
 
 void linear_backward_weights(const float* x, const float* dy, float* dw, float* db,
                              const LinearShape& shape, Context& context) {
   check(shape);
-  context.runtime().blas.gemm(true, false, shape.out, shape.in, shape.rows, dy, x, 0, dw);
+  context.runtime().blas.gemm(true, false, shape.out, shape.in, shape.rows, dy, x, 0, dw,
+                              context.workspace);
   sum_parts(dy, shape.rows, shape.out, 1, db, context);
 }
 
-// cuBLAS has its own.
-std::size_t linear_forward_workspace(const LinearShape&, Context&) { return 0; }
-std::size_t linear_backward_data_workspace(const LinearShape&, Context&) { return 0; }
-std::size_t linear_backward_weights_workspace(const LinearShape&, Context&) { return 0; }
+std::size_t linear_forward_workspace(const LinearShape&, Context&) { return Blas::kWorkspaceBytes; }
+std::size_t linear_backward_data_workspace(const LinearShape&, Context&) {
+  return Blas::kWorkspaceBytes;
+}
+std::size_t linear_backward_weights_workspace(const LinearShape&, Context&) {
+  return Blas::kWorkspaceBytes;
+}
 
 }  // namespace wrn::cuda

@@ -16,7 +16,8 @@ Blas::~Blas() = default;
 std::string Blas::version() const { return "emulated"; }
 
 void Blas::gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const float* a,
-                const float* b, float beta, float* c) {
+                const float* b, float beta, float* c, std::byte* workspace) {
+  WRN_CHECK(workspace != nullptr, "a gemm without a workspace");
   const auto multiply = [=] {
     const auto at = [](std::int64_t row, std::int64_t columns, std::int64_t column) {
       return row * columns + column;
