@@ -224,16 +224,15 @@ void check_linear(const LinearShape& s, Context& context) {
                     out = static_cast<std::size_t>(s.out);
   const Floats host_x = random_floats(rows * in, 1), host_w = random_floats(out * in, 2),
                host_b = random_floats(out, 3), host_dy = random_floats(rows * out, 4);
-  const Workspace workspace(std::max({cuda::linear_forward_workspace(s, context),
-                                      cuda::linear_backward_data_workspace(s, context),
-                                      cuda::linear_backward_weights_workspace(s, context)}),
-                            context);
   DeviceArray<float> x(host_x), w(host_w), b(host_b), y(rows * out), dy(host_dy), dx(rows * in),
       dw(out * in), db(out);
   const auto run = [&] {
     for (DeviceArray<float>* array : {&y, &dx, &dw, &db}) array->poison();
+    const Workspace forward(cuda::linear_forward_workspace(s, context), context);
     cuda::linear_forward(x, w, b, y, s, context);
+    const Workspace data(cuda::linear_backward_data_workspace(s, context), context);
     cuda::linear_backward_data(dy, w, dx, s, context);
+    const Workspace weights(cuda::linear_backward_weights_workspace(s, context), context);
     cuda::linear_backward_weights(x, dy, dw, db, s, context);
     return std::vector<Floats>{y.read(), dx.read(), dw.read(), db.read()};
   };

@@ -1,6 +1,8 @@
 // The stand-in for cuBLAS, behind kernels/blas.h: plain loops.
 #include "kernels/blas.h"
 
+#include <cstring>
+
 #include "kernels/runtime.h"
 #include "simt/internal.h"
 
@@ -19,6 +21,7 @@ void Blas::gemm(bool transpose_a, bool transpose_b, int m, int n, int k, const f
                 const float* b, float beta, float* c, std::byte* workspace) {
   WRN_CHECK(workspace != nullptr, "a gemm without a workspace");
   const auto multiply = [=] {
+    std::memset(workspace, 0xFF, kWorkspaceBytes);  // all of it is cuBLAS' to overwrite
     const auto at = [](std::int64_t row, std::int64_t columns, std::int64_t column) {
       return row * columns + column;
     };
