@@ -365,13 +365,16 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
   return std::nullopt;
 }
 
-Device resolve_device(std::string& name) {
+Device resolve_device(const char* program, std::string& name) {
   if (name == "auto") {
     name = "cuda";
     try {
       check_available(Device::kCuda);
-    } catch (const Error&) {
+    } catch (const NoGpu&) {
       name = "cpu";
+    } catch (const Error& error) {
+      name = "cpu";
+      warn(program, fmt::format("the CPU computes: {}", error.what()));
     }
   }
   return name == "cuda" ? Device::kCuda : Device::kCpu;

@@ -58,8 +58,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
 void check(const Settings&);
 
 /// The device of this name, where "auto" is the GPU if it can be used. Leaves in `name` what it
-/// came to.
-Device resolve_device(std::string& name);
+/// came to. Warns where there is a GPU and it cannot be.
+Device resolve_device(const char* program, std::string& name);
 
 /// fp32, tf32 or bf16; nothing for any other name, such as auto.
 std::optional<Precision> precision_named(const std::string& name);

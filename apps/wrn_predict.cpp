@@ -145,7 +145,7 @@ int run(int argc, char** argv) {
   Arguments arguments;
   if (const auto status = parse(argc, argv, arguments)) return *status;
   std::string device = arguments.device;
-  Context context(resolve_device(device), arguments.threads);
+  Context context(resolve_device("wrn_predict", device), arguments.threads);
   if (context.device() == Device::kCpu) warn_of_threads("wrn_predict", context.threads());
   Classifier classifier(arguments.checkpoint, arguments.batch_size, context);
   Queue queue(classifier, arguments);

@@ -162,7 +162,7 @@ void print_header(const Checkpoint& c, const Data& data, const Trainer& trainer)
 /// planned for.
 int plan(const Options& options) {
   Settings settings = options.settings;
-  const Device device = resolve_device(settings.device);
+  const Device device = resolve_device("wrn_train", settings.device);
   const Precision precision = precision_named(settings.precision).value_or(Precision::kBf16);
   Context context = supports(device, precision) ? Context(device, settings.threads, precision)
                                                 : Context::for_plans(precision);
@@ -375,7 +375,7 @@ int run(const Options& options) {
                  options.resume ? file : std::filesystem::path(options.import_weights));
   }
 
-  const Device device = resolve_device(settings.device);
+  const Device device = resolve_device("wrn_train", settings.device);
   // What only a resumed checkpoint asks for is not insisted on: a run may go on on another device.
   const bool insist = options.given.contains("precision");
   Context context(device, settings.threads, resolve_precision(settings.precision, device, insist));

@@ -83,7 +83,7 @@ void StepArguments::add_flags(CLI::App& app) {
 }
 
 Context StepArguments::context() {
-  const Device where = resolve_device(device);
+  const Device where = resolve_device("benchmark", device);
   check_available(where);
   const Precision in = resolve_precision(precision, where, true);
   return Context(where, threads, in);

@@ -10,6 +10,8 @@
 #include <memory>
 #include <string>
 
+#include "kernels/error.h"
+
 namespace wrn {
 
 #if defined(WRN_CUDA)
@@ -38,8 +40,12 @@ const char* name_of(Precision);
 /// How many cores the process may keep busy: those it may run on, or a container's share of them.
 int usable_cores();
 
-/// Throws an Error that says what to do when `device` cannot be used: a build without CUDA, no GPU,
-/// too old a driver, or a GPU that this build has no code for.
+/// There is no GPU, or the build has no CUDA.
+struct NoGpu : Error {
+  using Error::Error;
+};
+/// Throws an Error that says what to do when `device` cannot be used: NoGpu, or where there is one,
+/// of too old a driver, or of a GPU that this build has no code for.
 void check_available(Device device);
 
 /// "cpu" or "NVIDIA H100 80GB HBM3 (compute capability 9.0)".

@@ -41,7 +41,9 @@ void check_available(Device device) {
   }
   if (code == cudaErrorNoDevice || code == cudaErrorInsufficientDriver ||
       (code == cudaSuccess && devices == 0)) {
-    fail("no CUDA GPU was found ({}); use --device cpu", cudaGetErrorString(code));
+    throw NoGpu(fmt::format(
+        "no CUDA GPU was found ({}); use --device cpu",
+        code == cudaErrorInsufficientDriver ? "there is no GPU driver" : cudaGetErrorString(code)));
   }
   if (code == cudaSuccess) code = cuda::try_device();
   if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
@@ -50,13 +52,15 @@ void check_available(Device device) {
            describe(properties()));
     }
     fail(
-        "this build has no code for the {}; build with -DCMAKE_CUDA_ARCHITECTURES={}, or use "
+        "this build has no code for the {}; build with -DCMAKE_CUDA_ARCHITECTURES={}{}{}, or use "
         "--device cpu",
-        describe(properties()), properties().major * 10 + properties().minor);
+        describe(properties()), properties().major, properties().minor,
+        properties().major == 9 ? "a" : "");
   }
   if (code != cudaSuccess) {
-    fail("the GPU cannot be used: {} ({}); use --device cpu", cudaGetErrorString(code),
-         cudaGetErrorName(code));
+    throw Error(fmt::format("the GPU cannot be used: {} ({}); use --device cpu",
+                            cudaGetErrorString(code), cudaGetErrorName(code)),
+                code == cudaErrorMemoryAllocation ? Status::kOutOfMemory : Status::kRuntime);
   }
 }
 

@@ -181,8 +181,13 @@ class TestCudaErrors(CudaTest):
             environment = ENVIRONMENT | change
             self.fail_with(harness.RUNTIME, *self.flags(), "-o", self.dir / "none", env=environment,
                            says=[says, "use --device cpu"])
-            self.succeed(*self.flags(device="auto"), "-o", self.out, "--overwrite",
-                         env=environment)
+            result = self.run_program(*self.flags(device="auto"), "-o", self.out, "--overwrite",
+                                      env=environment)
+            self.assertEqual(result.status, 0, result)
+            # Where there is none, nobody misses it.
+            missed = "" if says == "no CUDA GPU was found" else \
+                rf"wrn_train: warning: the CPU computes: [^\n]*{says}[^\n]*\n"
+            self.assertRegex(result.err, rf"\A{missed}\Z")
             self.assertEqual(json.loads((self.out / "config.json").read_text())["device"], "cpu")
 
     def test_too_little_memory_says_which_batch_fits(self):
