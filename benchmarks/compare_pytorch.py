@@ -9,7 +9,7 @@ in a CUDA graph. Every run is a process of its own; the programs take turns, so 
 grows slower does so for all. All start from the same weights, train on the same batches in the
 same precision, and must have the same mean loss in their first epoch: else the ratio is said to be
 of different trainings, and the exit status is 1, as it is where a program fails. What has been
-measured is printed and written after every run.
+measured is printed and written after every run; a ratio only when all programs have run, or failed.
 
 On the CPU PyTorch's rate leaves out its first two steps and the making of batches, wrn_train's
 nothing of its one epoch, so that the steps should be many. On a GPU both train for three epochs,
@@ -44,7 +44,7 @@ class OnCpu:
 
 class OnGpu:
     models = {"wrn-28-10": 390, "wrn-40-4": 390, "wrn-16-4": 390}
-    peers = {mode: ["--mode", mode] for mode in ("eager", "graph", "compile", "compile+graph")}
+    peers = {mode: ["--mode", mode] for mode in ("compile+graph", "graph", "compile", "eager")}
     more = {"autotune+graph": ["--mode", "autotune+graph"]}  # minutes of searching
     epochs, memory = 3, "peak_device_mb"
 
@@ -128,9 +128,16 @@ def summary(model, steps, records, errors, args):
               "device": next((runs[0]["device"] for runs in records.values() if "device" in runs[0]),
                              f"CPU, {args.threads} threads"),
               "images_per_second": ours, "pytorch": rates, "steps": steps, "records": records}
+    environment = {name: os.environ[name] for name in ("WRN_WITHOUT", "WRN_CHOICES")
+                   if os.environ.get(name)}
+    if environment:
+        result["environment"] = environment
     if errors:
         result["errors"] = errors
-    if ours is None or not rates:
+    missing = [program for program in (OURS, *args.peers) if program not in {**records, **errors}]
+    if missing:
+        result["missing"] = missing
+    if missing or ours is None or not rates:
         return result
     best = records[max(rates, key=rates.get)]
     result |= {"ratio": ours / max(rates.values()),
@@ -170,6 +177,8 @@ def print_table(result, args):
               f"{median(runs, 'train_loss'):>12.6f}")
     for program in result.get("errors", {}):
         print(f"{program}: failed")
+    if "missing" in result:
+        print("still to run: " + ", ".join(result["missing"]))
     if "ratio" not in result:
         return
     print(f"ours / best of PyTorch: {result['ratio']:.2f} times the images/s, "

@@ -25,6 +25,7 @@ CHANNELS_LAST = torch.channels_last
 def microseconds(call, seconds):
     """Of one call(i), i counting up."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())  # which may still be filling the tensors
     with torch.cuda.stream(stream):
         for i in range(3):
             call(i)
@@ -106,6 +107,7 @@ def main():
         sys.exit(f"cudnn_ladder: {options.json} is of the {results['device']}, this is the "
                  f"{torch.cuda.get_device_name()}")
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 0  # tries all it has
     results["ceilings"] = ceilings(options.seconds)
     results["peer"] = f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
     times = [time for time in results["times"] if time["version"] != VERSION]

@@ -4,6 +4,7 @@
 usage: test_benchmarks.py BUILD_DIRECTORY PROGRAM...
 On the CPU, and where the build and the machine have one on a GPU, emulated or real.
 """
+import argparse
 import json
 import os
 import re
@@ -12,6 +13,8 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+
+import compare_pytorch
 
 BUILD, PROGRAMS = Path(sys.argv[1]).resolve(), sys.argv[2:]
 TINY = ["--threads", "1", "--batch-size", "1"]
@@ -149,6 +152,29 @@ class TestBenchmarks(unittest.TestCase):
                 self.assertEqual(done.returncode, status, done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
                 self.assertIn(word, done.stderr)
+
+
+class TestComparison(unittest.TestCase):
+    ARGS = argparse.Namespace(on=compare_pytorch.OnGpu, peers=["graph", "eager"], batch_size=128,
+                              precision="bf16", device="cuda", threads=2)
+
+    def summary(self, rates, losses, errors):
+        records = {program: [{"images_per_second": rates[program], "peak_device_mb": 100, "lr": 0.01,
+                              "train_loss": losses.get(program, 2.3), "device": "GPU"}]
+                   if program in rates else [] for program in ("wrn_train", "graph", "eager")}
+        return compare_pytorch.summary("wrn-28-10", 390, records, errors, self.ARGS)
+
+    def test_a_ratio_is_to_the_best_of_all_programs(self):
+        some = self.summary({"wrn_train": 900, "eager": 300}, {}, {})
+        self.assertEqual(some["missing"], ["graph"])
+        self.assertNotIn("ratio", some)
+        whole = self.summary({"wrn_train": 900, "eager": 300, "graph": 600}, {}, {})
+        self.assertNotIn("missing", whole)
+        self.assertEqual((whole["ratio"], whole["same_training"]), (1.5, True))
+        failed = self.summary({"wrn_train": 900, "eager": 300}, {}, {"graph": "no memory"})
+        self.assertEqual((failed["ratio"], failed["errors"]), (3, {"graph": "no memory"}))
+        other = self.summary({"wrn_train": 900, "eager": 300, "graph": 600}, {"wrn_train": 2.4}, {})
+        self.assertFalse(other["same_training"])
 
 
 if __name__ == "__main__":

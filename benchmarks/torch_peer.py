@@ -291,7 +291,8 @@ def measure_on_gpu(model, data, args):
     held = sum(x.numel() * x.element_size() for batch in batches[1:] for x in batch)
     return {"images_per_second": TIMED_EPOCHS * args.steps * args.batch_size / seconds,
             "peak_device_mb": ((peak or torch.cuda.max_memory_allocated()) - held) / 2**20,
-            "lr": args.lr, "device": torch.cuda.get_device_name(), "train_loss": mean_loss}
+            "lr": args.lr, "device": torch.cuda.get_device_name(), "train_loss": mean_loss,
+            "versions": f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"}
 
 
 def measure(model, data, args):
@@ -328,6 +329,7 @@ def main():
     if args.device == "cpu" and (args.precision != "fp32" or args.mode != "eager"):
         parser.error("on the CPU there are only --precision fp32 and --mode eager")
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 0  # tries all it has
     torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
     torch.set_num_threads(args.threads)
