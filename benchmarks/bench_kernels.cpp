@@ -30,11 +30,13 @@ WideResNetSpec network(int widen) { return parse_model(fmt::format("wrn-10-{}", 
 /// Makes the training step of the width that runs, and only that one: the wide ones are large.
 class Networks {
  public:
-  Networks(int batch, Context& context) : batch_(batch), context_(context) {}
+  Networks(int batch, Stopwatch& watch, Context& context)
+      : batch_(batch), watch_(watch), context_(context) {}
   Program& at(int widen) {
     if (widen != widen_) {
       training_.reset();
       training_.emplace(network(widen), batch_, Placing::kSeparate, context_);
+      warm_up(training_->program(), watch_, context_);
       widen_ = widen;
     }
     return training_->program();
@@ -42,6 +44,7 @@ class Networks {
 
  private:
   int batch_, widen_ = 0;
+  Stopwatch& watch_;
   Context& context_;
   std::optional<TrainingStep> training_;
 };
@@ -90,7 +93,7 @@ int run(Arguments& arguments) {
   }
   const std::optional<Ceilings> ceilings = arguments.ceilings_of(context);
   const std::unique_ptr<Stopwatch> watch = make_stopwatch(context);
-  Networks networks(arguments.batch, context);
+  Networks networks(arguments.batch, *watch, context);
   for (const int widen : arguments.widen) {
     const std::vector<std::string> names = step_names(widen, arguments.batch, context);
     for (std::size_t i = 0; i < names.size(); ++i) {

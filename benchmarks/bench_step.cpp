@@ -40,14 +40,8 @@ struct Time {
 };
 
 double time_whole(TrainingStep& training, Stopwatch& watch, int runs, Context& context) {
-  constexpr double kWarm = 1;  // seconds
   training.program().use_graph();
-  for (double seconds = 0; seconds < kWarm;) {
-    watch.mark();
-    training.program().run(context);  // the first one records the graph
-    watch.mark();
-    seconds += watch.laps().front();
-  }
+  warm_up(training.program(), watch, context);  // which also records the graph
   watch.mark();
   for (int i = 0; i < runs; ++i) {
     training.program().run(context);

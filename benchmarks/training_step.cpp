@@ -68,6 +68,15 @@ std::vector<double> time_steps(Program& program, Stopwatch& watch, Context& cont
   return watch.laps();
 }
 
+void warm_up(Program& program, Stopwatch& watch, Context& context) {
+  for (double seconds = 0; seconds < 1;) {
+    watch.mark();
+    program.run(context);
+    watch.mark();
+    seconds += watch.laps().front();
+  }
+}
+
 void StepArguments::add_flags(CLI::App& app) {
   app.add_option("--device", device, "auto, cpu or cuda")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}));

@@ -37,6 +37,9 @@ class TrainingStep {
 /// Runs a Program's steps one by one, with a mark between any two: seconds of each.
 std::vector<double> time_steps(Program&, Stopwatch&, Context&);
 
+/// Runs a Program for a second, so that a GPU's clocks are what they are in training.
+void warm_up(Program&, Stopwatch&, Context&);
+
 /// On what a step runs, from the command line.
 struct StepArguments {
   std::string device = "auto", precision = "auto";
