@@ -6,6 +6,8 @@
 Disassembles the objects of a build with cuobjdump and nvdisasm, and fails where
   - a kernel for sm_90a touches global memory before it has waited for the kernels before it
     (wait_for_previous_kernels), by its own order or because ptxas moved a load up;
+  - a product's descriptor is moved from each lane's registers to the warp's, as ptxas does not know
+    that it is the same in all;
   - a bf16 is converted alone (F2F), which takes eight times as long as two together (F2FP);
   - a kernel that takes 8 bf16 at a time reads or writes global memory one by one.
 Without the two tools it says so and passes: they are not part of every CUDA installation (apt:
@@ -49,6 +51,9 @@ def faults(name, architecture, code):
             found.append("does not wait for the kernels before it")
         else:
             found += [f"before it waits: {text}" for text in code[:wait] if GLOBAL.match(text)]
+    products = [i for i, text in enumerate(code) if "HGMMA" in text]
+    if products:
+        found += [f"between products: {text}" for text in code[products[0]:products[-1]] if "R2UR" in text]
     found += [f"one by one: {text}" for text in code if "F2F.BF16" in text]
     if "bf16, 8" in name:
         found += [f"one by one: {text}" for text in code if re.search(r"(LDG|STG)\.E\.U16", text)]

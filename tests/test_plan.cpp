@@ -220,10 +220,11 @@ TEST_CASE("what v5's tiles load, and how their ends keep the tensor cores waitin
   // 512 tiles of 256 x 160: three boxes of 320 rows and nine of filters.
   for (const ConvProduct product : {ConvProduct::kFprop, ConvProduct::kDgrad}) {
     CHECK(cuda::v5::loaded_bytes(product, inner, h100) == 512LL * 160 * 2 * (3 * 320 + 9 * 160));
-    CHECK(cuda::v5::end_cycles(product, false, inner, h100) == Approx(4 * (80 + 2 * 160) / 0.375));
+    CHECK(cuda::v5::end_cycles(product, false, inner, h100) ==
+          Approx(4 * (80 + 1.6 * 160) / 0.375));
   }
   CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, inner, h100) ==
-        Approx(4 * (220 + 11.1 * 160) / 0.375));
+        Approx(4 * (220 + 10.7 * 160) / 0.375));
   // With stride 2 nine boxes of 256; a projection is a tenth tap. 128 x 2 tiles.
   CHECK(cuda::v5::loaded_bytes(ConvProduct::kFprop, down, h100, projection) ==
         256LL * 160 * 2 * 10 * (256 + 160));
@@ -235,16 +236,16 @@ TEST_CASE("what v5's tiles load, and how their ends keep the tensor cores waitin
         132LL * 94 * 64 * 2 * (256 + 160));
   // 532 tiles, of which some multiprocessors have five.
   // Narrow sums stay for the last of a block's four tiles, where all are of the same columns.
-  const double narrow = 4 * (220 + 11.1 * 64), stayed = 3 * (64 + 3.6 * 64);
+  const double narrow = 4 * (220 + 10.7 * 64), stayed = 3 * (64 + 3.6 * 64);
   CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, {128, 32, 32, 64, 64, 3, 1}, h100) ==
         Approx((narrow - stayed) / 0.375));
   // But not over more than 64 tiles: of 66 two are merged.
   CHECK(cuda::v5::end_cycles(ConvProduct::kFprop, true, {66, 16, 16, 8, 16, 1, 1}, {1}) ==
-        Approx((66 * (220 + 11.1 * 16) - 64 * (64 + 3.6 * 16)) / 0.375));
+        Approx((66 * (220 + 10.7 * 16) - 64 * (64 + 3.6 * 16)) / 0.375));
   CHECK(cuda::v5::end_cycles(ConvProduct::kDgrad, true, {128, 64, 64, 64, 64, 3, 2}, h100) ==
-        Approx(16 * (330 + 12.1 * 64) / 0.375));
+        Approx(16 * (330 + 11.7 * 64) / 0.375));
   CHECK(cuda::v5::end_cycles(ConvProduct::kDgrad, true, {133, 32, 32, 160, 160, 3, 1}, h100) ==
-        Approx(5 * (330 + 12.1 * 160) / 0.375));
+        Approx(5 * (330 + 11.7 * 160) / 0.375));
 }
 
 TEST_CASE("merging the sums of an epilogue takes its time, and their tiles' rounds") {

@@ -34,6 +34,8 @@ class TestSass(unittest.TestCase):
         self.check(1, "EXIT")
         self.check(0, "LDG.E.128 R4, [R2]", architecture="sm_80")
         self.check(1, "ACQBULK", "F2F.BF16.F32 R3, R4")
+        self.check(0, "ACQBULK", "R2UR UR4, R8", "HGMMA", "HGMMA", "R2UR UR5, R8")
+        self.check(1, "ACQBULK", "HGMMA", "R2UR UR4, R8", "HGMMA")
         self.check(2, "ACQBULK", "LDG.E.U16 R4, [R2]", "STG.E.U16 [R2], R4")
         self.check(0, "ACQBULK", "LDG.E.U16 R4, [R2]", name="add<bf16, 1>")
 

@@ -403,9 +403,9 @@ inline double end_cycles(ConvProduct product, bool sums_columns, const ConvShape
     double of_tile, of_sum;
   };
   const Instructions count = product == ConvProduct::kWgrad   ? Instructions{290, 4}
-                             : !sums_columns                  ? Instructions{80, 2}
-                             : product == ConvProduct::kFprop ? Instructions{220, 11.1}
-                                                              : Instructions{330, 12.1};
+                             : !sums_columns                  ? Instructions{80, 1.6}
+                             : product == ConvProduct::kFprop ? Instructions{220, 10.7}
+                                                              : Instructions{330, 11.7};
   const double sums = units * columns / 2;
   const auto most = static_cast<double>(divide_up(tiles, target.multiprocessors));
   double instructions = most * (count.of_tile + count.of_sum * sums);
