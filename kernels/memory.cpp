@@ -37,12 +37,14 @@ std::byte* allocate(std::size_t bytes, const std::string& what) {
 void release(std::byte* data) noexcept { cudaFree(data); }
 
 void copy_to_device(void* device, const void* host, std::size_t bytes) {
+  if (bytes == 0) return;
   wait();
   WRN_CUDA_CALL(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "{} bytes", bytes);
   wait();
 }
 
 void copy_to_host(void* host, const void* device, std::size_t bytes) {
+  if (bytes == 0) return;
   wait();
   WRN_CUDA_CALL(cudaMemcpy(host, device, bytes, cudaMemcpyDeviceToHost), "{} bytes", bytes);
 }

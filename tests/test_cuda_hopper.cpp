@@ -125,7 +125,7 @@ std::vector<float> run_with(const Problem& problem, [[maybe_unused]] unsigned se
 bool device_is_hopper() {
   Context context(Device::kCuda);
   const cudaDeviceProp& device = context.runtime().device;
-  return device.major == 9 && device.minor == 0;
+  return device.major == 9 && device.minor == 0 && !cuda::without("hopper");
 }
 
 void check_all(ConvProduct product) {
