@@ -298,6 +298,8 @@ Data data_of(Checkpoint& checkpoint, const std::optional<Settings>& begun, bool 
 /// From where the checkpoint is to the last epoch.
 void train(Trainer& trainer, Checkpoint& checkpoint, const Data& data, RunDirectory& directory,
            const Options& options) {
+  // Who has stopped it before anything is written may want to keep what --overwrite replaces.
+  if (g_stop != 0) throw Stopped{g_stop};
   checkpoint.steps_per_epoch = trainer.steps_per_epoch();
   // The best so far may have stayed in another directory.
   if (missing(directory.best())) checkpoint.best = {};

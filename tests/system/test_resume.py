@@ -172,6 +172,24 @@ class TestStop(RandomMoments):
                     self.succeed("--resume", "-o", run)
                 self.assert_same_run(run, reference)
 
+    def test_signal_before_an_overwrite(self):
+        """While the program reads the data: the run that would be replaced stays whole."""
+        run = self.reference(self.flags())
+        before = self.snapshot(run)
+        # Gone as soon as signals are heeded; a network that takes long to begin gives the time.
+        stale = run / ".config.json.tmp.999999999.0"
+        stale.write_text("of no living process")
+        flags = [*self.flags(), "--overwrite"]
+        flags[flags.index("wrn-10-1")] = "wrn-40-4"
+        process = subprocess.Popen(self.command(*flags, "-o", run), cwd=self.dir,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and stale.exists():
+            pass
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.communicate(timeout=harness.TIME_LIMIT)[1], "")
+        self.assertEqual(process.returncode, 128 + signal.SIGINT)
+        self.assertTrue(self.snapshot(run) == before, "the run was touched")
+
     def test_signal_while_testing_only(self):
         reference = self.reference(self.flags())
         before = self.snapshot(reference)
