@@ -93,7 +93,7 @@ struct StepState {
 /// Running sums over the batches of an epoch, in device memory; added to by softmax_cross_entropy.
 struct Metrics {
   double loss_sum;          // of the images' losses
-  std::int64_t wrong;       // images whose label is not the class of the largest logit
+  std::int64_t wrong;       // images whose label is not the first class of the largest logit
   std::int64_t wrong_top5;  // nor among those of the five largest
   std::int64_t images;      // without padding
   std::int64_t not_finite;  // batches whose loss was not finite; sgd_step then changes nothing

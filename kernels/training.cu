@@ -58,10 +58,10 @@ __device__ void classify(const float* z, float* dz, std::int32_t label, int clas
                          int lane, Totals& totals) {
   const float of_label = label < classes ? z[label] : NAN;
   float largest = -INFINITY;
-  int larger = 0;  // logits than the label's; a NaN counts as larger
+  int before = 0;  // classes before the label's, of equal logits the first; a NaN counts too
   for (int k = lane; k < classes; k += kLanes) {
     largest = fmaxf(largest, z[k]);
-    larger += z[k] <= of_label ? 0 : 1;
+    before += (k < label ? z[k] < of_label : z[k] <= of_label) ? 0 : 1;
   }
   largest = over_lanes(largest, [](float a, float b) { return fmaxf(a, b); });
   float sum = 0;  // between 1 and classes, so its logarithm is safe
@@ -69,11 +69,11 @@ __device__ void classify(const float* z, float* dz, std::int32_t label, int clas
   sum = over_lanes(sum, [](float a, float b) { return a + b; });
 #pragma unroll
   for (int other = kLanes / 2; other > 0; other /= 2) {
-    larger += __shfl_xor_sync(kAllLanes, larger, other);
+    before += __shfl_xor_sync(kAllLanes, before, other);
   }
   totals.loss += static_cast<double>(logf(sum) - (of_label - largest));
-  totals.wrong += larger >= 1 ? 1 : 0;
-  totals.wrong_top5 += larger >= 5 ? 1 : 0;
+  totals.wrong += before >= 1 ? 1 : 0;
+  totals.wrong_top5 += before >= 5 ? 1 : 0;
   if (dz == nullptr) return;
   __syncwarp();  // in place, z[label] is overwritten: not before every lane has read it
   for (int k = lane; k < classes; k += kLanes) {

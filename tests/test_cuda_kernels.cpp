@@ -501,14 +501,15 @@ TEST_CASE("the loss, its gradient and the counts") {
   check_cross_entropy(random_floats(40, 1), {-1, -1, -1, -1}, on);
 }
 
-TEST_CASE("an image is wrong among five where five logits are larger") {
+TEST_CASE("an image is wrong among five where five logits are larger, or as large and before it") {
   Both on;
-  const Floats logits = {6, 5, 4, 3, 2, 1, 0};
-  for (const std::int32_t label : {0, 1, 4, 5, 6}) {
-    INFO("label " << label);
-    const Metrics metrics = cross_entropy(logits, {label}, 0, on.cuda).metrics;
-    CHECK(metrics.wrong - kBefore.wrong == (label > 0 ? 1 : 0));
-    CHECK(metrics.wrong_top5 - kBefore.wrong_top5 == (label > 4 ? 1 : 0));
+  for (const Floats& logits : {Floats{6, 5, 4, 3, 2, 1, 0}, Floats(7, 0.5F)}) {
+    for (const std::int32_t label : {0, 1, 4, 5, 6}) {
+      INFO("label " << label);
+      const Metrics metrics = cross_entropy(logits, {label}, 0, on.cuda).metrics;
+      CHECK(metrics.wrong - kBefore.wrong == (label > 0 ? 1 : 0));
+      CHECK(metrics.wrong_top5 - kBefore.wrong_top5 == (label > 4 ? 1 : 0));
+    }
   }
 }
 

@@ -394,6 +394,18 @@ TEST_CASE("softmax cross-entropy, its gradient and its counts, padding left out"
   REQUIRE(metrics.loss_sum == Approx(4 * oracle::cross_entropy(doubled, labels)).epsilon(1e-5));
 }
 
+TEST_CASE("of equal logits the first class is the network's answer, as in its predictions") {
+  Context context;
+  const std::vector<float> logits(10, 0.5F);
+  Metrics metrics{};
+  float loss = 0;
+  for (std::int32_t label = 0; label < 10; ++label) {
+    cpu::softmax_cross_entropy(logits.data(), &label, &loss, nullptr, &metrics, 1, 10, context);
+  }
+  REQUIRE(metrics.wrong == 9);
+  REQUIRE(metrics.wrong_top5 == 5);
+}
+
 TEST_CASE("SGD with Nesterov momentum and weight decay, as Torch writes it") {
   Context context;
   std::mt19937 generator(9);

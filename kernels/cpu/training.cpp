@@ -25,10 +25,13 @@ void softmax_cross_entropy(const float* logits, const std::int32_t* labels, floa
     double sum = 0;  // of exp(z - largest): between 1 and classes, so its logarithm is safe
     for (int k = 0; k < classes; ++k) sum += std::exp(static_cast<double>(z[k] - largest));
     loss_sum += std::log(sum) - static_cast<double>(z[label] - largest);
-    const auto larger = std::count_if(
-        z, z + classes, [&](float value) { return !(value <= z[label]); });  // a NaN counts too
-    metrics->wrong += larger >= 1 ? 1 : 0;
-    metrics->wrong_top5 += larger >= 5 ? 1 : 0;
+    // The classes before the label's in the order of the logits, of equal ones the first; a NaN
+    // counts too.
+    const auto before =
+        std::count_if(z, z + label, [&](float value) { return !(value < z[label]); }) +
+        std::count_if(z + label, z + classes, [&](float value) { return !(value <= z[label]); });
+    metrics->wrong += before >= 1 ? 1 : 0;
+    metrics->wrong_top5 += before >= 5 ? 1 : 0;
     if (dz == nullptr) continue;
     for (int k = 0; k < classes; ++k) {
       const double softmax = std::exp(static_cast<double>(z[k] - largest)) / sum;
