@@ -28,8 +28,9 @@ constexpr const char* kFooter = R"(A model is named wrn-DEPTH-WIDTH, perhaps fol
   -lL    the deepening factor: L 3x3 convolutions a block, (DEPTH - 4) / (3 L) blocks a group
 for example wrn-28-10, wrn-40-2-B(3,1), wrn-40-2-l3.
 
-A recipe is the paper's, but that gamma begins at 1: its code is --gamma-init uniform. The defaults
-above are those of the first
+A recipe is the paper's. Its code also draws gamma (--gamma-init uniform), and counts epochs from 1,
+so that its rate drops an epoch earlier (--lr-drops 59,119,159). The defaults above are those of the
+first
   paper-cifar          200 epochs, the rate 0.1 multiplied by 0.2 at 30, 60 and 80% of them
   paper-cifar-dropout  the same with dropout 0.3
   paper-svhn           SVHN divided by 255, no augmentation, dropout 0.4, 160 epochs, the rate 0.01

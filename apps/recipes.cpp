@@ -5,8 +5,10 @@
 namespace wrn {
 
 // "Wide Residual Networks", section 3, and the authors' scripts/train_cifar.sh and train_svhn.sh.
-// All three clear the momentum at a drop: the original code begins a new optimiser state there. It
-// draws batch norm's gamma from (0, 1) too, which is left to --gamma-init: here gamma begins at 1.
+// All three clear the momentum at a drop: the original code begins a new optimiser state there.
+// Three things of that code are left out: it draws batch norm's gamma from (0, 1), which
+// --gamma-init does; it counts epochs from 1, so that its epochs 60, 120 and 160 are our 59, 119
+// and 159; and it takes CIFAR-10's mean and deviation for CIFAR-100, too.
 const std::vector<Recipe>& recipes() {
   static const std::vector<Recipe> all = [] {
     const nlohmann::json cifar = {{"dataset", "cifar10"},
