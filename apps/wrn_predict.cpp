@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -128,8 +129,10 @@ struct FileImages {
   std::vector<std::uint8_t> images;
 };
 
+bool is_records(const std::string& file) { return file.ends_with(".bin"); }
+
 FileImages read_file(const std::string& file, const Checkpoint& checkpoint) {
-  if (!file.ends_with(".bin")) return {{{{"image", file}}}, square(read_image(file), kImageSide)};
+  if (!is_records(file)) return {{{{"image", file}}}, square(read_image(file), kImageSide)};
   Dataset records = read_cifar_file(file, checkpoint.classes);
   FileImages result;
   for (std::int64_t i = 0; i < records.size(); ++i) {
@@ -147,6 +150,11 @@ int run(int argc, char** argv) {
   std::string device = arguments.device;
   Context context(resolve_device("wrn_predict", device), arguments.threads);
   if (context.device() == Device::kCpu) warn_of_threads("wrn_predict", context.threads());
+  // A batch that is not full takes as long as one that is.
+  if (std::ranges::none_of(arguments.files, is_records)) {
+    arguments.batch_size =
+        static_cast<int>(std::min(std::int64_t{arguments.batch_size}, std::ssize(arguments.files)));
+  }
   Classifier classifier(arguments.checkpoint, arguments.batch_size, context);
   Queue queue(classifier, arguments);
   int status = 0;

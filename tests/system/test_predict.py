@@ -108,6 +108,16 @@ class TestPredict(ToolTest):
         out = self.succeed(self.checkpoint, file, "--device", "cpu").out
         self.assertRegex(out, r"\A" + str(file) + r":( [a-z]+ \d+\.\d%,){4} [a-z]+ \d+\.\d%\n\Z")
 
+    def test_one_image_costs_no_batch_of_many(self):
+        file = self.dir / "white.png"
+        file.write_bytes(png(50, 40, b"\xff" * 6000))
+        process = subprocess.Popen(self.command(self.checkpoint, file, "--batch-size", 65536,
+                                                "--device", "cpu"), stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0)
+        self.assertLess(used.ru_maxrss, 2**20)  # kilobytes; a batch of 65,536 needs twelve times that
+
     def test_broken_files_are_lines_and_the_rest_goes_on(self):
         whole = png(50, 40, bytes(i % 251 for i in range(6000)))
         good, cut, text = (self.dir / name for name in ("good.png", "cut.png", "text.jpg"))
