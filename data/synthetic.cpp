@@ -216,7 +216,8 @@ struct Partial {
     std::error_code error;
     fs::rename(path, target, error);
     for (const std::errc taken :
-         {std::errc::directory_not_empty, std::errc::file_exists, std::errc::not_a_directory}) {
+         {std::errc::directory_not_empty, std::errc::file_exists, std::errc::not_a_directory,
+          std::errc::device_or_resource_busy}) {  // the last where a file system is mounted
       if (error == taken) return false;
     }
     if (error) throw std::system_error(error);
@@ -255,10 +256,11 @@ void write_synthetic(const fs::path& dir, int train_images, int test_images, std
     const auto in_the_way = [&] {
       fail("{}: is there already and no empty directory: remove it, or name another", dir.string());
     };
-    const bool empty = !fs::exists(target) || (fs::is_directory(target) && fs::is_empty(target));
-    if (!empty && !fs::exists(target / "batches.meta.txt")) in_the_way();
+    // An empty directory is filled, not replaced: it may be the current one, or a mounted disk.
+    const bool fills = fs::is_directory(target) && fs::is_empty(target);
+    if (!fills && fs::exists(target) && !fs::exists(target / "batches.meta.txt")) in_the_way();
     fs::create_directories(target.parent_path());
-    Partial partial(target);
+    Partial partial(fills ? target / "set" : target);
 
     const std::string train = draw_records(train_images, seed, 0);
     for (std::int64_t file = 0; file < 5; ++file) {
@@ -269,8 +271,12 @@ void write_synthetic(const fs::path& dir, int train_images, int test_images, std
     }
     write_file(partial.path / "test_batch.bin", draw_records(test_images, seed, 1));
     write_file(partial.path / "batches.meta.txt", fmt::format("{}\n", fmt::join(kNames, "\n")));
-    // Two that begin at once draw the same set, and the second finds it there.
-    if (!partial.rename(target) && !holds(target, partial.path)) in_the_way();
+    if (fills) {
+      const std::vector<fs::path> files(fs::directory_iterator(partial.path), {});
+      for (const fs::path& file : files) fs::rename(file, target / file.filename());
+    } else if (!partial.rename(target) && !holds(target, partial.path)) {
+      in_the_way();  // two that begin at once draw the same set, and the second finds it there
+    }
   } catch (const std::system_error& error) {
     fail("{}: cannot be written: {}", dir.string(), error.code().message());
   }

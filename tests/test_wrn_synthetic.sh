@@ -12,6 +12,9 @@ expect 0 "set: 50 training and 10 test images, seed 7" set --train 50 --test 10 
 [ "$(stat -c %s set/test_batch.bin)" = 30730 ]
 [ "$(head -n 1 set/batches.meta.txt)" = disc ]
 expect 1 "set: is there already" set --train 50 --test 10
+mkdir here
+(cd here; "$program" . --train 50 --test 10 > ../out; [ -e test_batch.bin ])  # the same directory still
+[ "$(ls -A here)" = "$(ls -A set)" ]
 expect 2 "4 training images" few --train 4
 expect 2 "0 test images" few --test 0
 expect 2 "--train" few --train many
