@@ -120,7 +120,8 @@ def compare(model, args):
 
 
 def summary(model, steps, records, errors, args):
-    """Of a network's runs so far; a ratio where both sides have one."""
+    """Of a network's runs so far; a ratio once every program has run or failed, and both sides
+    have a rate."""
     records = {program: runs for program, runs in records.items() if runs}
     rates = {program: median(runs, "images_per_second") for program, runs in records.items()}
     ours = rates.pop(OURS, None)

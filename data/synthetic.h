@@ -18,7 +18,7 @@ namespace wrn {
 /// Throws an Error (usage) unless 5 <= train_images <= 50,000 and 1 <= test_images <= 10,000, and
 /// an Error if `dir` is in the way or cannot be written. A new `dir` appears with all its files at
 /// once, an empty one stays the directory it is. A crash leaves at most a directory
-/// `dir`.partial-N, or set.partial-N in the empty one, which may be removed.
+/// `dir`.partial-N, or in the empty one set.partial-N and some of the files, which may be removed.
 void write_synthetic(const std::filesystem::path& dir, int train_images, int test_images,
                      std::uint64_t seed);
 
