@@ -1,6 +1,8 @@
 // The devices that a test runs on: the CPU, and in a build with CUDA the GPU too, real or emulated.
 #pragma once
 
+#include <iostream>
+#include <string>
 #include <vector>
 
 #include "kernels/context.h"
@@ -26,6 +28,11 @@ inline std::vector<Device> devices() {
 
 /// Whether the GPU is the host's own emulation of one, which is slow.
 inline bool is_emulated() { return device_name(Device::kCuda).starts_with("emulated"); }
+
+/// Says on a GPU what is run next: where it hangs, this is all that is known.
+inline void announce(const std::string& what) {
+  if (!is_emulated()) std::clog << what << std::endl;
+}
 
 /// How often a kernel has been launched. Only tests/simt knows.
 #if defined(WRN_EMULATED)

@@ -378,6 +378,7 @@ TEST_CASE("so are v5's fprop and dgrad") {
     for (std::size_t i = 0; i < std::size(kHopperShapes); ++i) {
       const ConvShape& s = kHopperShapes[i];
       INFO(text(s) << " multiprocessors=" << multiprocessors);
+      announce("fused " + text(s));
       Context context(Device::kCuda, 0, Precision::kBf16);
       context.runtime().device.multiProcessorCount = multiprocessors;
       if (!cuda::v5::supports(s, context)) {

@@ -135,8 +135,10 @@ void check_all(ConvProduct product) {
   }
   REQUIRE(cuda::v5::supports(kShapes[0], *std::make_unique<Context>(Device::kCuda)));
   for (const ConvShape& s : kShapes) {
-    INFO(name_of(product) << " n=" << s.n << " h=" << s.h << " w=" << s.w << " c=" << s.c
-                          << " k=" << s.k << " r=" << s.r << " stride=" << s.stride);
+    const std::string what = fmt::format("{} n={} h={} w={} c={} k={} r={} stride={}",
+                                         name_of(product), s.n, s.h, s.w, s.c, s.k, s.r, s.stride);
+    INFO(what);
+    test::announce(what);
     const Problem problem(product, s);
     const std::vector<float> first = run_with(problem, 1, 1);
     check(first, problem);
