@@ -29,7 +29,10 @@ int run(int argc, char** argv) {
   app.add_option("RUN_DIR", directories, "Output directories of wrn_train, 1 to 16")->required();
   app.add_option("-o,--output", output,
                  "The page (default report.html in RUN_DIR, or here if they are several)")
-      ->type_name("FILE");
+      ->type_name("FILE.html")
+      ->check([](const std::string& name) -> std::string {  // and not a run's file by mistake
+        return name.ends_with(".html") ? "" : "'" + name + "' does not end in .html";
+      });
   app.set_version_flag("--version", "wrn_report " WRN_VERSION);
   if (const auto status = wrn::parse_command_line(app, argc, argv)) return *status;
   if (directories.size() > kMostRuns) {

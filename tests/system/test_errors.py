@@ -325,6 +325,7 @@ class TestBadFlags(harness.SystemTest):
                 (["--plan", "--ceilings", 1, "inf"], "--ceilings"),
                 (["--data-path", b"\xff"], ["--data-path", "UTF-8"]),
                 (["--plan", "--resume"], ["--plan", "--resume"]),
+                (["--plan", "--export-weights", "x"], ["--plan", "--export-weights"]),
                 (["--recipe", "mine"], "mine"), (["--preprocess", "pca"], "pca"), (["--gamma-init", "two"], "two"),
                 (["--svhn-extra", "perhaps"], "perhaps"),
                 (["--epochs", 1, "--epochs", 2], "--epochs"),

@@ -196,6 +196,8 @@ class TestReport(ToolTest):
         page = self.dir / "page.html"
         self.succeed(self.run_dir, "-o", page)
         self.assertEqual(page.read_bytes(), before)
+        checkpoint = self.run_dir / "latest.safetensors"
+        self.fail_with(USAGE, self.run_dir, "-o", checkpoint, says="does not end in .html")
 
     def test_predictions_agree_with_the_metrics(self):
         metadata, tensors = read_safetensors(self.run_dir / "predictions.safetensors")
