@@ -82,7 +82,7 @@ __device__ void classify(const float* z, float* dz, std::int32_t label, int clas
   }
 }
 
-__global__ void __launch_bounds__(kWarps* kLanes)
+__global__ void __launch_bounds__(kWarps* kLanes, 1)
     softmax_cross_entropy_kernel(const float* logits, const std::int32_t* labels, float* loss,
                                  float* dlogits, Metrics* metrics, int rows, int classes) {
   wait_for_previous_kernels();
