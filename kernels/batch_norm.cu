@@ -37,7 +37,6 @@
 // backward.
 #include <algorithm>
 #include <bit>
-#include <initializer_list>
 
 #include "kernels/channel_sums.cuh"
 #include "kernels/divisor.h"
