@@ -18,6 +18,9 @@ namespace wrn::test {
 
 using oracle::Values;
 
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
 /// Half a unit in the last place of 1: the relative error of one fp32 operation.
 constexpr double kRounding = 0x1p-24;
 /// What an fp32 result may be off by, relative to itself, once it is stored as a Real.
@@ -96,7 +99,7 @@ inline std::vector<float> to_floats(const std::vector<bf16>& values) {
   std::vector<float> floats;
   for (const bf16 value : values) {
     const float x = wrn::to_float(value);
-    floats.push_back(std::isnan(x) ? std::numeric_limits<float>::quiet_NaN() : x);
+    floats.push_back(std::isnan(x) ? kNan : x);
   }
   return floats;
 }

@@ -65,6 +65,12 @@ class DeviceArray {
   T* data_ = nullptr;
 };
 
+/// An array of one element.
+template <typename T>
+DeviceArray<T> device_value(const T& value) {
+  return DeviceArray<T>(std::vector<T>{value});
+}
+
 /// The workspace of the launch to come, poisoned, for as long as it lives.
 class Workspace {
  public:

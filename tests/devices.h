@@ -29,6 +29,11 @@ inline std::vector<Device> devices() {
 /// Whether the GPU is the host's own emulation of one, which is slow.
 inline bool is_emulated() { return device_name(Device::kCuda).starts_with("emulated"); }
 
+/// For tests of what the GPU has from the CPU.
+struct Both {
+  Context cpu{Device::kCpu, 1}, cuda{Device::kCuda};
+};
+
 /// Says on a GPU what is run next: where it hangs, this is all that is known.
 inline void announce(const std::string& what) {
   if (!is_emulated()) std::clog << what << std::endl;

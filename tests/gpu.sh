@@ -59,7 +59,7 @@ sanitize() {
 
 export -f tests tests_by_case training same_bits sanitize
 programs=(test_cuda_conv test_cuda_fused test_cuda_preact_conv test_cuda_training test_cuda_batch_norm
-          test_cuda_kernels test_golden test_tape test_ops)
+          test_cuda_kernels test_cuda_step test_golden test_tape test_ops)
 # At the same time, as what takes long is the arithmetic on the CPU that they compare with.
 start test_cuda_hopper 90 bash -c "tests_by_case test_cuda_hopper"
 for program in "${programs[@]}"; do
@@ -73,7 +73,7 @@ done
 join
 stage same_bits 60 bash -c same_bits
 for tool in memcheck racecheck initcheck; do
-  for program in hopper conv fused preact_conv batch_norm kernels training; do
+  for program in hopper conv fused preact_conv batch_norm kernels step training; do
     start "${tool}_$program" 100 bash -c "sanitize $tool test_cuda_$program"
   done
   join

@@ -2,7 +2,6 @@
 // subtracted; with a mean far larger than the deviation, what counts is the rounding of the mean.
 #include <array>
 #include <cmath>
-#include <limits>
 #include <memory>
 
 #include "catch.h"
@@ -215,7 +214,7 @@ TEMPLATE_TEST_CASE("a NaN spoils its channel in batch norm, and no other", "", f
     const Case c{{2, 3, 3, channels}};
     Data d(c, TestType{});
     const Forward clean = forward<TestType>(c, d, true, false, context);
-    d.x[static_cast<std::size_t>(channels) * 5 + 1] = std::numeric_limits<float>::quiet_NaN();
+    d.x[static_cast<std::size_t>(channels) * 5 + 1] = kNan;
     const Forward f = forward<TestType>(c, d, true, false, context);
     for (std::size_t i = 0; i < f.y.size(); ++i) {
       INFO(channels << " channels, element " << i);
