@@ -335,7 +335,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
           ->type_name("FILE")
           ->group(weights);
   import_option->excludes(resume_option);
-  for (const char* flag : {"--resume", "--test-only", "--export-weights", "--import-weights"}) {
+  for (const char* flag :
+       {"--resume", "--nvtx", "--test-only", "--export-weights", "--import-weights"}) {
     app.get_option("--plan")->excludes(app.get_option(flag));
   }
   app.get_option("--overwrite")->excludes(resume_option);

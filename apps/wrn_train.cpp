@@ -378,6 +378,10 @@ int run(const Options& options) {
   }
 
   const Device device = resolve_device("wrn_train", settings.device);
+  if (options.nvtx && device == Device::kCpu) {
+    throw Error("--nvtx: profilers see ranges of CUDA only, and this run is on the CPU",
+                Status::kUsage);
+  }
   // What only a resumed checkpoint asks for is not insisted on: a run may go on on another device.
   const bool insist = options.given.contains("precision");
   Context context(device, settings.threads, resolve_precision(settings.precision, device, insist));

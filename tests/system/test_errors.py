@@ -371,6 +371,10 @@ class TestBadFlags(harness.SystemTest):
             self.succeed(*self.flags(*flags, epochs=1), "-o", self.out, "--overwrite")
             self.assertEqual(json.loads((self.out / "config.json").read_text())["precision"], "fp32")
 
+    def test_the_cpu_has_no_ranges_for_profilers(self):
+        self.fail_with(USAGE, *self.flags("--nvtx"), "-o", self.out, says=["--nvtx", "CPU"])
+        self.assertFalse(self.out.exists())
+
     def test_flags_given_true_or_false(self):
         for text, value in [("=false", False), ("=true", True), ("", True)]:
             self.succeed(*self.flags(f"--no-augment{text}", "--keep-last-batch=false", epochs=1),
