@@ -12,6 +12,7 @@ set -uo pipefail
 [ $# -ge 1 ] || { echo "usage: gpu.sh OUT [SECONDS]" >&2; exit 2; }
 . "$(dirname "$0")/gpu_stages.sh" "Tests on a GPU" "$1" "${2:-600}"
 export WRN_GOLDEN_DIR=$bundle/golden
+export OMP_WAIT_POLICY=passive  # of so many programs none is to wait on a core that another could use
 
 # The tests of a program. Catch2 ends with the number of failures, which may look like anything else.
 tests() {
