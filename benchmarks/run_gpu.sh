@@ -28,11 +28,8 @@ for WRN_WITHOUT in ${WRN_WITHOUT:-"" overlap hopper}; do
   stage "smoke${WRN_WITHOUT:+_without_$WRN_WITHOUT}" 60 bash -c smoke && break
 done
 
-images=${data:-$out/drawn}
-if [ -z "$data" ]; then
-  rm -rf "$images"
-  stage images 120 "$bundle/bin/wrn_synthetic" --train 50000 --test 10000 "$images"
-fi
+images=${data:-$scratch/drawn}
+[ -n "$data" ] || stage images 120 "$bundle/bin/wrn_synthetic" --train 50000 --test 10000 "$images"
 compare() {  # NAME SECONDS FLAGS...
   local name=$1 limit=$2
   shift 2
@@ -65,5 +62,4 @@ stage ladder_cudnn 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder
 for k in 1 2 4 8 12; do ladder $k; done
 compare pytorch_autotuned 600 --model wrn-28-10 --rounds 1 --peer autotune+graph
 [ -n "$data" ] && stage training 3600 "$bundle/benchmarks/time_to_accuracy.sh" "$out" "$data"
-[ -z "$data" ] && rm -r "$images"
 report

@@ -34,9 +34,9 @@ tests_by_case() {
 # The run of reference.flags in fp32, its losses within 1% of those recorded on the CPU.
 training() {
   # shellcheck disable=SC2046
-  "$bundle/bin/wrn_train" $(cat "$bundle/reference.flags") --data-path "$out/synthetic" \
-    --device cuda --precision fp32 -o "$out/run" --overwrite --quiet &&
-    python3 "$bundle/gpu_report.py" compare "$out/run/metrics.jsonl" "$bundle/reference.jsonl"
+  "$bundle/bin/wrn_train" $(cat "$bundle/reference.flags") --data-path "$scratch/synthetic" \
+    --device cuda --precision fp32 -o "$scratch/run" --overwrite --quiet &&
+    python3 "$bundle/gpu_report.py" compare "$scratch/run/metrics.jsonl" "$bundle/reference.jsonl"
 }
 
 # Twenty steps of a large network, whose kernels fill the GPU: the same bits again, and without their overlap.
@@ -44,10 +44,10 @@ same_bits() {
   local run
   for run in one two overlap; do
     WRN_WITHOUT=$([ $run = overlap ] && echo overlap) "$bundle/bin/wrn_train" --dataset synthetic \
-      --data-path "$out/synthetic" --device cuda --model wrn-28-10 --dropout 0.3 --epochs 1 --limit-train 2560 \
-      --limit-test 128 -o "$out/run_$run" --export-weights "$out/run_$run/weights" --overwrite --quiet || return 1
+      --data-path "$scratch/synthetic" --device cuda --model wrn-28-10 --dropout 0.3 --epochs 1 --limit-train 2560 \
+      --limit-test 128 -o "$scratch/run_$run" --export-weights "$scratch/run_$run/weights" --overwrite --quiet || return 1
   done
-  cmp "$out/run_one/weights" "$out/run_two/weights" && cmp "$out/run_one/weights" "$out/run_overlap/weights"
+  cmp "$scratch/run_one/weights" "$scratch/run_two/weights" && cmp "$scratch/run_one/weights" "$scratch/run_overlap/weights"
 }
 
 # sanitize TOOL PROGRAM: a program's tests, with few convolutions, under a tool of compute-sanitizer. For

@@ -1,14 +1,17 @@
 # shellcheck shell=bash
 # What tests/gpu.sh and benchmarks/run_gpu.sh have in common; for sourcing, with the arguments TITLE, OUT
-# and SECONDS. Sets `out` and `bundle`, defines `stage`, ends the script where there is no GPU, and goes
-# to OUT. The bundle is the folder of this file.
+# and SECONDS. Sets `out`, `bundle` and `scratch`, a folder in OUT for what is no result, which goes when
+# the script ends. Defines `stage`, ends the script where there is no GPU, and goes to OUT. The bundle is
+# the folder of this file.
 title=$1
 out=$(mkdir -p "$2" && realpath "$2") || exit 2
 end=$(($(date +%s) + $3))
 bundle=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
 command -v python3 >/dev/null || { echo "$(basename "$0"): python3 is needed for the report" >&2; exit 2; }
 PATH=$PATH:/usr/local/cuda/bin
-export out bundle PYTHONUNBUFFERED=1
+scratch=$out/scratch
+rm -rf "$scratch" && mkdir "$scratch" || exit 2
+export out bundle scratch PYTHONUNBUFFERED=1
 # cuBLAS may be there as a Python wheel alone.
 [ -n "${WRN_CUBLAS:-}" ] || WRN_CUBLAS=$(python3 -c '
 import glob, sysconfig
@@ -67,7 +70,8 @@ join() {
 # When the script ends, or is ended, so does what it has started.
 monitor='' running='' started=()
 end_with_its_stages() {
-  trap 'kill $monitor "${started[@]}" 2>/dev/null; [ -n "$running" ] && kill -KILL -- "-$running"' EXIT
+  trap 'kill $monitor "${started[@]}" 2>/dev/null; [ -n "$running" ] && kill -KILL -- "-$running"
+        [ $BASHPID != $$ ] || rm -rf "$scratch"' EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
 }

@@ -16,6 +16,9 @@ PATH=$bundle/bin:$PATH
 
 cat >"$bundle/run.sh" <<'RUN'
 . "$(dirname "$0")/gpu_stages.sh" "A title" "$1" "$2"
+start early 60 touch "$scratch/one"
+join
+[ -e "$scratch/one" ] || exit 7  # it does not go with a stage that was started
 stage good 60 echo fine || exit 9
 grep -q "| good | passed |" gpu.md || exit 8   # from the first stage on
 stage bad 60 bash -c 'echo why; exit 3' && exit 9
@@ -49,12 +52,13 @@ for row in "good | passed" "bad | failed (3)" "tool | skipped" "hangs | ran out 
   expect "grep -qF '| $row |' gpu.md"
 done
 expect 'grep -q "commit abc123" gpu.md && grep -q "# A title" gpu.md'
-expect 'python3 -c "import json; assert len(json.load(open(\"gpu.json\"))[\"stages\"]) == 7"'
+expect 'python3 -c "import json; assert len(json.load(open(\"gpu.json\"))[\"stages\"]) == 8"'
 expect 'grep -q "^bad: FAILED (3)$" ../printed && grep -q "^why$" ../printed'
 expect 'grep -q "^tool: skipped: no tool$" ../printed'
 expect '[ -s child ]'
 expect 'gone child'
 expect '[ ! -e too_late ]'
+expect '[ ! -e scratch ]'
 
 # Ended early, it leaves nothing behind.
 cat >"$bundle/ended.sh" <<'RUN'
@@ -69,6 +73,7 @@ kill $script
 wait $script
 status=$?
 expect '[ $status = 143 ]'
+expect '[ ! -e "$scratch/ended/scratch" ]'
 for name in one two; do
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     gone "$scratch/ended/$name" || sleep 0.2
