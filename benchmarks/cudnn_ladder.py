@@ -94,6 +94,13 @@ def ceilings(seconds):
     return {"copy_gb_per_s": 2 * size / copy / 1000, "tflops": 2 * 8192**3 / product / 1e6}
 
 
+def replace(path, results):
+    """At once: the file is also all that there is of bench_ladder's times."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(results, indent=1) + "\n")
+    new.replace(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -111,6 +118,7 @@ def main():
     results["ceilings"] = ceilings(options.seconds)
     results["peer"] = f"PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
     times = [time for time in results["times"] if time["version"] != VERSION]
+    results["times"] = times
     for convolution_, shape, direction in dict.fromkeys(
             (time["convolution"], tuple(time["shape"]), time["direction"]) for time in times):
         call, macs = convolution(shape, direction)
@@ -119,8 +127,7 @@ def main():
               f"{2 * macs / time / 1e6:7.2f} TFLOP/s")
         times.append({"version": VERSION, "direction": direction, "convolution": convolution_,
                       "shape": shape, "microseconds": time, "tflops": 2 * macs / time / 1e6})
-    results["times"] = times
-    options.json.write_text(json.dumps(results, indent=1) + "\n")
+        replace(options.json, results)
 
 
 if __name__ == "__main__":
