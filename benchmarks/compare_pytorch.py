@@ -26,6 +26,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,13 +54,16 @@ class Failed(Exception):
     pass
 
 
-def run(command, threads):
+def run(command, args):
     """-> (standard output, peak resident memory in MB); raises Failed."""
     command = [str(word) for word in command]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(args.threads)}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
+        hangs = threading.Timer(args.seconds, process.kill)
+        hangs.start()
         _, status, usage = os.wait4(process.pid, 0)
+        hangs.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0), err.seek(0)
         if process.returncode:
@@ -74,7 +78,7 @@ def run_torch(peer, model, steps, args, scratch):
                      "--limit-train", steps * args.batch_size, "--limit-test", 128,
                      "--seed", SEED, "--threads", args.threads, "--device", args.device,
                      "--precision", args.precision, *args.peers[peer],
-                     "--save-initial", scratch / "initial.safetensors"], args.threads)
+                     "--save-initial", scratch / "initial.safetensors"], args)
     if not output.strip():
         raise Failed(f"{PEER} {peer} printed nothing")
     return json.loads(output.splitlines()[-1])
@@ -88,7 +92,7 @@ def run_wrn_train(model, steps, args, scratch):
                    "--threads", args.threads, "--device", args.device,
                    *(["--precision", args.precision] if args.device == "cuda" else []),
                    "--import-weights", scratch / "initial.safetensors",
-                   "-o", scratch / "run", "--overwrite", "--quiet"], args.threads)
+                   "-o", scratch / "run", "--overwrite", "--quiet"], args)
     epochs = [json.loads(line) for line in (scratch / "run/metrics.jsonl").open()]
     timed = [epoch["images_per_second"] for epoch in epochs[1:] or epochs]
     record = epochs[0] | {"images_per_second": statistics.mean(timed), "peak_rss_mb": peak}
@@ -205,6 +209,8 @@ def main():
     parser.add_argument("--steps", type=int, help="default: an epoch on a GPU; "
                         "40 for wrn-10-1 on the CPU, fewer for larger")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=threading.TIMEOUT_MAX,
+                        help="a program that runs longer is killed and has failed; default: no limit")
     parser.add_argument("--peer", action="append", help="one of PyTorch's programs; may be repeated; "
                         f"default: {', '.join(OnCpu.peers)}; on a GPU {', '.join(OnGpu.peers)}, "
                         f"and there is {', '.join(OnGpu.more)}")
