@@ -15,8 +15,11 @@ if [ -e "$out/run/latest.safetensors" ]; then
   [ $# -eq 0 ] || { echo "time_to_accuracy.sh: $out/run goes on with its own flags, not $*" >&2; exit 2; }
   "$program" --resume -o "$out/run" --data-path "$data" --quiet
 else
-  "$program" --dataset cifar10 --data-path "$data" --model wrn-28-10 --epochs 200 --device cuda \
-    "$@" -o "$out/run" --quiet
+  for flag in "--model wrn-28-10" "--epochs 200" "--device cuda"; do
+    # shellcheck disable=SC2086
+    [[ " $*" =~ " ${flag% *}"[\ =] ]] || set -- $flag "$@"  # wrn_train takes each once
+  done
+  "$program" --dataset cifar10 --data-path "$data" "$@" -o "$out/run" --quiet
 fi
 python3 - "$out" <<'PYTHON'
 import json
