@@ -34,7 +34,7 @@ compare() {  # NAME SECONDS FLAGS...
   local name=$1 limit=$2
   shift 2
   stage "$name" "$limit" python3 "$bundle/benchmarks/compare_pytorch.py" --device cuda \
-    --data-path "$images" --wrn-train "$WRN_TRAIN" --json "$out/$name.json" "$@"
+    --data-path "$images" --wrn-train "$WRN_TRAIN" --json "$out/$name.json" --seconds 180 "$@"
 }
 step() {  # NETWORK
   local name=step_${1//-/_}${WRN_WITHOUT:+_without_$WRN_WITHOUT}${WRN_CHOICES:+_tuned}
@@ -45,21 +45,21 @@ ladder() {  # K
   stage "ladder_$1" 120 "$bundle/bin/bench_ladder" --widen "$1" --only bf16 --seconds 0.1 --json "$out/ladder_$1.json"
   stage "ladder_cudnn_$1" 120 python3 "$bundle/benchmarks/cudnn_ladder.py" --seconds 0.1 "$out/ladder_$1.json"
 }
-compare pytorch_28_10 300 --model wrn-28-10 --rounds 1
+compare pytorch_28_10 450 --model wrn-28-10 --rounds 1
 step 28-10
 without_overlap step 28-10
 stage tune 120 "$bundle/bin/tune" --commit "$(cat "$bundle/commit")" --out "$out/choices.json" &&
   export WRN_CHOICES=$out/choices.json && step 28-10
-compare pytorch_16_4_40_4 300 --model wrn-16-4 --model wrn-40-4 --rounds 1
+compare pytorch_16_4_40_4 450 --model wrn-16-4 --model wrn-40-4 --rounds 1
 ladder 10
 stage kernels 100 "$bundle/bin/bench_kernels" --widen 10 --benchmark_out="$out/kernels.json"
 step 16-4
 without_overlap step 16-4
 step 40-4
-compare pytorch_rounds 1200 --rounds 3
 stage ladder 200 "$bundle/bin/bench_ladder" --json "$out/ladder.json"
 stage ladder_cudnn 120 python3 "$bundle/benchmarks/cudnn_ladder.py" "$out/ladder.json"
+compare pytorch_rounds 1200 --rounds 3
 for k in 1 2 4 8 12; do ladder $k; done
-compare pytorch_autotuned 600 --model wrn-28-10 --rounds 1 --peer autotune+graph
+compare pytorch_autotuned 600 --model wrn-28-10 --rounds 1 --peer autotune+graph --seconds 500
 [ -n "$data" ] && stage training 3600 "$bundle/benchmarks/time_to_accuracy.sh" "$out" "$data"
 report
