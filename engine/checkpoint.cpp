@@ -1,6 +1,7 @@
 #include "engine/checkpoint.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace wrn {
@@ -80,7 +81,11 @@ void import_state(const Safetensors& file, bool optimiser, const Parameters& par
       fail("{}: {} has the shape {}, this model needs {}", file.file.string(), name,
            to_string(entry.shape), to_string(file_shape(tensor)));
     }
-    entry.as<float>();  // throws if it holds something else
+    if (!std::ranges::all_of(entry.as<float>(), [](float x) { return std::isfinite(x); })) {
+      throw Error(
+          fmt::format("{}: {} is not finite: the weights are ruined", file.file.string(), name),
+          Status::kNotFinite);
+    }
   }
   for (const auto& [name, entry] : file.tensors) {
     if (!names.contains(name) && !name.starts_with(kMomentum) && !name.starts_with(kWhitening) &&

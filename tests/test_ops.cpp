@@ -254,6 +254,34 @@ TEST_CASE("a NaN goes through a ReLU") {
   REQUIRE((got[1] == 0 && got[2] == 1));
 }
 
+TEST_CASE("a NaN goes through batch norm's ReLU") {
+  device = each_device();
+  Context context(device);
+  const RunState state(device);
+  const Tensor x = persistent("x", {1, 2, 1, 3});
+  set(x, {-1, NAN, 1, 2, 3, INFINITY});
+  const BatchNorm bn = norm(parameter("bn.weight", {3}), parameter("bn.bias", {3}));
+  set(bn.gamma, {1, 1, 1});
+  set(bn.beta, {0, 0, 0});
+  set(bn.running_mean, {0, 0, 0});
+  set(bn.running_variance, {1, 1, 1});
+  for (const Mode mode : {Mode::kTraining, Mode::kInference}) {
+    Tape tape(mode, state, context);
+    const Tensor y = batch_norm_relu(tape, x, bn);
+    tape.keep(y);
+    Program program = tape.finish();
+    const Tensor arena = run_poisoned(program, context);
+    const std::vector<float> got = program.read(y);
+    CHECK(got[0] == 0);
+    CHECK(std::abs(got[3] - (mode == Mode::kTraining ? 1 : 2)) < 1e-4);
+    CHECK(std::isnan(got[1]));
+    CHECK(!std::isfinite(got[5]));
+    // In training a channel's statistics are of all its elements.
+    CHECK(std::isnan(got[2]) == (mode == Mode::kTraining));
+    CHECK(std::isnan(got[4]) == (mode == Mode::kTraining));
+  }
+}
+
 TEST_CASE("dropout") {
   device = each_device();
   const RunState state(device);

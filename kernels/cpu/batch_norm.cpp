@@ -1,7 +1,12 @@
-// Batch norm over oneDNN: variance in two passes, statistics in fp32, the ReLU fused.
+// Batch norm over oneDNN: variance in two passes, statistics in fp32, in training the ReLU fused.
 //
-// oneDNN's fused ReLU keeps a mask of its own for the backward pass, which is our `mask`.
+// oneDNN's fused ReLU keeps a mask of its own for the backward pass, which is our `mask`. It makes
+// zeros of NaNs, which are to stay what they are: ruined weights would look like a network that has
+// learnt nothing. In training the statistics tell which channels have some; in inference the ReLU
+// is a pass of its own.
 #include <bit>
+#include <cmath>
+#include <limits>
 
 #include "kernels/cpu/onednn.h"
 #include "kernels/error.h"
@@ -97,13 +102,19 @@ void batch_norm_forward(const float* x, const float* gamma, const float* beta, f
                         float epsilon, bool relu, Context& context) {
   primitive(kTraining, shape, epsilon, relu, context)
       .run({x, gamma, beta, mean, variance, y, mask}, context);
+  const std::int64_t size = std::int64_t{shape.n} * shape.h * shape.w * shape.c;
+  for (int c = 0; relu && c < shape.c; ++c) {
+    if (std::isfinite(mean[c]) && std::isfinite(variance[c])) continue;
+    for (std::int64_t i = c; i < size; i += shape.c) y[i] = std::numeric_limits<float>::quiet_NaN();
+  }
 }
 
 void batch_norm_inference(const float* x, const float* gamma, const float* beta, const float* mean,
                           const float* variance, float* y, const ImageShape& shape, float epsilon,
                           bool relu, Context& context) {
-  primitive(kInference, shape, epsilon, relu, context)
+  primitive(kInference, shape, epsilon, false, context)
       .run({x, gamma, beta, mean, variance, y}, context);
+  if (relu) relu_forward(y, y, std::int64_t{shape.n} * shape.h * shape.w * shape.c, context);
 }
 
 void batch_norm_backward(const float* x, const float* dy, const float* gamma, const float* mean,
@@ -125,9 +136,9 @@ std::size_t batch_norm_forward_workspace(const ImageShape& shape, float epsilon,
   return primitive(kTraining, shape, epsilon, relu, context).workspace_bytes();
 }
 
-std::size_t batch_norm_inference_workspace(const ImageShape& shape, float epsilon, bool relu,
+std::size_t batch_norm_inference_workspace(const ImageShape& shape, float epsilon, bool,
                                            Context& context) {
-  return primitive(kInference, shape, epsilon, relu, context).workspace_bytes();
+  return primitive(kInference, shape, epsilon, false, context).workspace_bytes();
 }
 
 std::size_t batch_norm_backward_workspace(const ImageShape& shape, float epsilon, bool relu,
