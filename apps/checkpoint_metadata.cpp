@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "apps/history.h"
+#include "apps/json_text.h"
 #include "kernels/augment.h"
 #include "kernels/error.h"
 
@@ -105,7 +106,7 @@ Checkpoint checkpoint_of(const Safetensors& file) {
     fail("{} is {} of wrn_train", file.file.string(),
          ours ? "a checkpoint of another version" : "no checkpoint");
   }
-  const auto parsed = [&](const char* key) { return nlohmann::json::parse(text(key)); };
+  const auto parsed = [&](const char* key) { return parse_json(text(key)); };
   try {
     Checkpoint c;
     nlohmann::json settings = parsed("settings");

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "apps/history.h"
+#include "apps/json_text.h"
 #include "engine/safetensors.h"
 #include "kernels/error.h"
 
@@ -87,9 +88,8 @@ Predictions read_predictions(const std::filesystem::path& path) {
   if (text("format") != kFormat) broken("holds no predictions that this wrn_report can read");
   Predictions p;
   try {
-    p.epoch =
-        int_within(0, INT_MAX, {{"epoch", nlohmann::json::parse(text("epoch"))}}, "epoch", -1);
-    p.class_names = nlohmann::json::parse(text("class_names")).get<std::vector<std::string>>();
+    p.epoch = int_within(0, INT_MAX, {{"epoch", parse_json(text("epoch"))}}, "epoch", -1);
+    p.class_names = parse_json(text("class_names")).get<std::vector<std::string>>();
   } catch (const nlohmann::json::exception&) {
     broken("its metadata cannot be read");
   }

@@ -1,9 +1,8 @@
 #include "apps/run_record.h"
 
-#include <cstring>
-#include <fstream>
 #include <sstream>
 
+#include "apps/json_text.h"
 #include "apps/run_directory.h"
 #include "kernels/error.h"
 
@@ -20,33 +19,22 @@ bool there(const fs::path& path) {
   return fs::status(path, error).type() != fs::file_type::not_found;
 }
 
-std::string read_text(const fs::path& path) {
+/// Of a regular file of a run's size.
+std::string text_of(const fs::path& path) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) {
     fail("{}: {}", path.string(), error ? error.message() : "is not a regular file");
   }
   if (fs::file_size(path, error) > kMostBytes)
     fail("{}: is too large to be a run's", path.string());
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  if (!in) fail("{}: cannot be read: {}", path.string(), std::strerror(errno));
-  return text.str();
+  return read_text(path);
 }
 
 /// An object; anything else is an Error. `where` names the file, and the line if it has several.
 json parse_object(const std::string& text, const std::string& where) {
-  // A file that nests a million deep would overflow the stack when it is freed.
-  const auto shallow = [&](int depth, json::parse_event_t, json&) {
-    if (depth > 16) fail("{}: nests deeper than anything that wrn_train writes", where);
-    return true;
-  };
-  try {
-    json parsed = json::parse(text, shallow);
-    if (parsed.is_object()) return parsed;
-  } catch (const json::exception&) {
-  }
-  fail("{}: is no whole JSON object: damaged, or written only in part", where);
+  json parsed = parse_json(text);
+  if (parsed.is_object()) return parsed;
+  fail("{}: is no whole JSON object of wrn_train's: damaged, or written only in part", where);
 }
 
 }  // namespace
@@ -64,9 +52,9 @@ RunRecord read_run(const fs::path& directory) {
   RunRecord run;
   const fs::path absolute = fs::weakly_canonical(directory, error);
   run.name = (error ? directory : absolute).filename().string();
-  run.config = parse_object(read_text(files.config()), files.config().string());
+  run.config = parse_object(text_of(files.config()), files.config().string());
   if (there(files.metrics())) {
-    std::istringstream lines(read_text(files.metrics()));
+    std::istringstream lines(text_of(files.metrics()));
     std::string line;
     for (int number = 1; std::getline(lines, line); ++number) {
       run.metrics.push_back(

@@ -250,7 +250,7 @@ Outcome TableRunner::run(Job& job, const std::string& label, bool wait) {
     if (stop_ != 0) throw Interrupted{stop_};
   }
   job.state = run_progress(job.files);
-  if (job.state.finished() && job.state.failure.empty()) {
+  if (job.state.finished()) {
     remove_checkpoints(job);
     return Outcome::kFinished;
   }
@@ -285,7 +285,6 @@ Outcome TableRunner::train(Job& job, const std::string& label, int log) {
   watch(child, job, label);
   status_.draw("");
   job.state = run_progress(job.files);
-  // With a failure after the last epoch's metrics, the last checkpoint is missing.
   if (job.state.finished() && child.status() == 0) {
     remove_checkpoints(job);
     std::cout << fmt::format("{}: test error {:.2f}%, {:.1f} s/epoch\n", label, job.state.error,

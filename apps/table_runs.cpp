@@ -6,10 +6,10 @@
 #include <climits>
 #include <cmath>
 #include <fstream>
-#include <iterator>
 #include <span>
 
 #include "apps/history.h"
+#include "apps/json_text.h"
 #include "apps/options.h"
 #include "data/checksum.h"
 
@@ -19,15 +19,19 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-std::string text_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
 /// An object, empty where the text is none.
 json object_of(const std::string& text) {
-  json parsed = json::parse(text, nullptr, false);
+  json parsed = parse_json(text);
   return parsed.is_object() ? parsed : json::object();
+}
+
+/// That in a file, empty where there is none.
+json object_in(const fs::path& path) {
+  try {
+    return object_of(read_text(path));
+  } catch (const Error&) {
+    return json::object();
+  }
 }
 
 /// The value at a pointer, or the other where there is none of its type.
@@ -95,7 +99,7 @@ RunFiles::RunFiles(const fs::path& output_dir, const std::string& experiment, in
 
 RunProgress run_progress(const RunFiles& files) {
   RunProgress state;
-  const json config = object_of(text_of(files.directory / "config.json"));
+  const json config = object_in(files.directory / "config.json");
   state.epochs = int_within(0, INT_MAX, value_at(config, "/training", json::object()), "epochs", 0);
   state.device = fmt::format("{}, {}", value_at(config, "/device_name", std::string("?")),
                              value_at(config, "/precision", std::string("?")));

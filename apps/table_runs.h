@@ -62,7 +62,8 @@ struct RunProgress {
   std::string device;               // and what it computed in: "cpu, fp32"
   std::string failure;              // why the last attempt ended, where it failed
 
-  bool finished() const { return epochs > 0 && epochs_done == epochs; }
+  /// With a failure after the last epoch, the last checkpoint is missing.
+  bool finished() const { return epochs > 0 && epochs_done == epochs && failure.empty(); }
 };
 
 /// What the files say. A run whose files are missing or broken is one of no epochs.

@@ -3,17 +3,15 @@
 // Reading order: main() at the end; paper_tables (what the paper has); table_runs (where a run is
 // kept, and how far it is); table_runner (wrn_train for each run); table_pages (the result).
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <climits>
 #include <csignal>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <optional>
 
 #include "apps/command_line.h"
 #include "apps/guarded_main.h"
+#include "apps/json_text.h"
 #include "apps/options.h"
 #include "apps/paper_tables.h"
 #include "apps/table_pages.h"
@@ -68,10 +66,7 @@ TableSettings read_settings(const fs::path& output_dir) {
     fail("{} holds no tables: wrn_tables run begins them, and -o says where they are",
          output_dir.string());
   }
-  std::ifstream file(path);
-  if (!file) fail("{} cannot be read: {}", path.string(), std::strerror(errno));
-  const std::optional<TableSettings> settings =
-      settings_of(nlohmann::json::parse(file, nullptr, false));
+  const std::optional<TableSettings> settings = settings_of(parse_json(read_text(path)));
   if (!settings) {
     fail(
         "{} cannot be read: it is not as wrn_tables writes it; remove it, and give the same "
@@ -102,6 +97,7 @@ void keep_settings(const Options& options) {
           Status::kUsage);
     }
   }
+  remove_stale_temporaries(options.output_dir);
   write_file_atomically(settings_file(options.output_dir),
                         nlohmann::json(options.settings).dump(2) + "\n");
 }

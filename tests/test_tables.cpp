@@ -4,6 +4,7 @@
 #include <set>
 
 #include "apps/history.h"
+#include "apps/json_text.h"
 #include "apps/options.h"
 #include "apps/paper_tables.h"
 #include "apps/table_pages.h"
@@ -226,7 +227,16 @@ TEST_CASE("settings are read back, and those out of range are none") {
     text["runs"] = runs;
     REQUIRE(!settings_of(text));
   }
-  REQUIRE(!settings_of(nlohmann::json::parse("{", nullptr, false)));
+  REQUIRE(!settings_of(parse_json("{")));
+}
+
+TEST_CASE("JSON that nests too deep is none") {
+  const auto nested = [](std::size_t levels) {
+    return parse_json("{\"a\": " + std::string(levels, '[') + std::string(levels, ']') + "}");
+  };
+  REQUIRE(nested(10).is_object());
+  for (const std::size_t levels : {20, 1'000'000}) REQUIRE(nested(levels).is_discarded());
+  REQUIRE(parse_json(std::string(1'000'000, '[')).is_discarded());
 }
 
 TEST_CASE("what is read of a run") {
@@ -251,6 +261,8 @@ TEST_CASE("what is read of a run") {
 
   // The last epoch's error, not the best.
   write(metrics, epoch_line(1, 50, 4) + epoch_line(2, 30, 1) + epoch_line(3, 40, 1));
+  REQUIRE(!run_progress(files).finished());  // it failed when it was to be saved
+  fs::remove(files.failed);
   state = run_progress(files);
   REQUIRE((state.finished() && state.error == 40));
 }
