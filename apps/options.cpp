@@ -285,7 +285,8 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
       ->capture_default_str()
       ->group(running);
   app.add_option("-o,--output-dir", options.output_dir,
-                 "where the run is kept (default runs/DATASET-MODEL-seedSEED)")
+                 "where the run is kept (default runs/DATASET-MODEL-seedSEED; with --resume FILE, "
+                 "the directory of FILE)")
       ->group(running);
   app.add_flag("--overwrite", options.overwrite, "replace the run in the output directory")
       ->group(running);
@@ -370,15 +371,18 @@ std::optional<int> parse_options(int argc, const char* const* argv, Options& opt
 }
 
 Device resolve_device(const char* program, std::string& name) {
-  if (name == "auto") {
-    name = "cuda";
+  if (name != "cpu") {
     try {
       check_available(Device::kCuda);
-    } catch (const NoGpu&) {
-      name = "cpu";
+      name = "cuda";
     } catch (const Error& error) {
+      if (name == "cuda") {
+        throw Error(fmt::format("{}; --device cpu does without", error.what()), error.status);
+      }
+      if (dynamic_cast<const NoGpu*>(&error) == nullptr) {
+        warn(program, fmt::format("the CPU computes: {}", error.what()));
+      }
       name = "cpu";
-      warn(program, fmt::format("the CPU computes: {}", error.what()));
     }
   }
   return name == "cuda" ? Device::kCuda : Device::kCpu;

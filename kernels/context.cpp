@@ -16,7 +16,7 @@ namespace wrn {
 #if !defined(WRN_CUDA)
 void check_available(Device device) {
   if (device == Device::kCuda) {
-    throw NoGpu("this build has no CUDA device support; use --device cpu, or build where nvcc is");
+    throw NoGpu("this build has no CUDA device support; build it where nvcc is");
   }
 }
 

@@ -34,32 +34,27 @@ void check_available(Device device) {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
   if (code == cudaErrorInsufficientDriver && driver > 0) {
-    fail(
-        "the GPU driver knows CUDA up to {} and this program needs {}: update the driver, or use "
-        "--device cpu",
-        version_text(driver), version_text(runtime));
+    fail("the GPU driver knows CUDA up to {} and this program needs {}: update the driver",
+         version_text(driver), version_text(runtime));
   }
   if (code == cudaErrorNoDevice || code == cudaErrorInsufficientDriver ||
       (code == cudaSuccess && devices == 0)) {
-    throw NoGpu(fmt::format(
-        "no CUDA GPU was found ({}); use --device cpu",
-        code == cudaErrorInsufficientDriver ? "there is no GPU driver" : cudaGetErrorString(code)));
+    throw NoGpu(fmt::format("no CUDA GPU was found ({})", code == cudaErrorInsufficientDriver
+                                                              ? "there is no GPU driver"
+                                                              : cudaGetErrorString(code)));
   }
   if (code == cudaSuccess) code = cuda::try_device();
   if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
     if (properties().major < 8) {
-      fail("the {} is too old: compute capability 8.0 or later is needed; use --device cpu",
-           describe(properties()));
+      fail("the {} is too old: compute capability 8.0 or later is needed", describe(properties()));
     }
-    fail(
-        "this build has no code for the {}; build with -DCMAKE_CUDA_ARCHITECTURES={}{}{}, or use "
-        "--device cpu",
-        describe(properties()), properties().major, properties().minor,
-        properties().major == 9 ? "a" : "");
+    fail("this build has no code for the {}; build with -DCMAKE_CUDA_ARCHITECTURES={}{}{}",
+         describe(properties()), properties().major, properties().minor,
+         properties().major == 9 ? "a" : "");
   }
   if (code != cudaSuccess) {
-    throw Error(fmt::format("the GPU cannot be used: {} ({}); use --device cpu",
-                            cudaGetErrorString(code), cudaGetErrorName(code)),
+    throw Error(fmt::format("the GPU cannot be used: {} ({})", cudaGetErrorString(code),
+                            cudaGetErrorName(code)),
                 code == cudaErrorMemoryAllocation ? Status::kOutOfMemory : Status::kRuntime);
   }
 }

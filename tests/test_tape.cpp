@@ -95,8 +95,8 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     const Tensor elsewhere = filled("far", x.shape(), 1, Device::kCuda);
     refuses("far is on another device", [&] { relu(tape, elsewhere); });
   } else {
-    refuses("use --device cpu", [] { Context(Device::kCuda); });
-    refuses("use --device cpu", [] { Tensor::persistent("x", {1}, DType::kF32, Device::kCuda); });
+    refuses("CUDA", [] { Context(Device::kCuda); });
+    refuses("CUDA", [] { Tensor::persistent("x", {1}, DType::kF32, Device::kCuda); });
   }
 
   refuses("keep: a tensor is missing", [&] { tape.keep({}); });

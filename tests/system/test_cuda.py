@@ -180,7 +180,7 @@ class TestCudaErrors(CudaTest):
                              ({"WRN_SIMT_ARCH": "unsupported"}, "has no code for")):
             environment = ENVIRONMENT | change
             self.fail_with(harness.RUNTIME, *self.flags(), "-o", self.dir / "none", env=environment,
-                           says=[says, "use --device cpu"])
+                           says=[says, "; --device cpu"])
             result = self.run_program(*self.flags(device="auto"), "-o", self.out, "--overwrite",
                                       env=environment)
             self.assertEqual(result.status, 0, result)
