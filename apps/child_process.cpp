@@ -22,6 +22,8 @@ namespace {
   const int input = open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (input >= 0 && dup2(input, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 &&
       dup2(output, STDERR_FILENO) >= 0) {
+    // Copies outlive exec, but where a number was the right one already there was nothing to copy.
+    for (const int number : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) fcntl(number, F_SETFD, 0);
     execv(arguments[0], arguments);
   }
   _exit(127);

@@ -17,7 +17,7 @@ std::string results_table(const std::vector<RunRecord>& runs) {
   std::string out =
       "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"results\"><table "
       "class=\"runs\">\n<thead><tr><th>run</th><th>epochs</th><th>test error, %</th><th>test "
-      "loss</th><th>best test error, %</th><th>training error, %</th><th>time</th><th>images/s, "
+      "loss</th><th>at the best epoch, %</th><th>training error, %</th><th>time</th><th>images/s, "
       "median</th></tr></thead>\n<tbody>\n";
   for (std::size_t i = 0; i < runs.size(); ++i) {
     const History& metrics = runs[i].metrics;

@@ -97,7 +97,7 @@ void RunDirectory::prepare() {
   remove_stale_temporaries(directory_);
 }
 
-void RunDirectory::check_writable(bool with_events) const {
+void RunDirectory::check_writable(bool with_events, bool replaces) const {
   wrn::check_writable(directory_, "-o");
   const auto in_the_way = [](const fs::path& path, const char* what) {
     fail("{} is in the way: it is {}; move it, or give another -o", path.string(), what);
@@ -106,8 +106,9 @@ void RunDirectory::check_writable(bool with_events) const {
   for (const fs::path& file : files()) {
     if (fs::is_directory(fs::symlink_status(file, error))) in_the_way(file, "a directory");
   }
-  if (with_events && fs::exists(fs::symlink_status(tensorboard(), error)) &&
-      !fs::is_directory(tensorboard(), error)) {
+  if (fs::is_directory(tensorboard(), error)) {
+    if (with_events || replaces) wrn::check_writable(tensorboard(), "-o");
+  } else if (with_events && fs::exists(fs::symlink_status(tensorboard(), error))) {
     in_the_way(tensorboard(), "no directory");
   }
 }

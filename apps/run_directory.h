@@ -42,8 +42,9 @@ class RunDirectory {
   /// gone, prepare() is an Error in any other process. Removes what a killed process left
   /// half-written. In the end the directories that it made are removed, if they are still empty.
   void prepare();
-  /// Throws an Error where the directory, or what lies in it, does not let a run write its files.
-  void check_writable(bool with_events) const;
+  /// Throws an Error where the directory, or what lies in it, does not let a run write its files,
+  /// or one that `replaces` another remove that one's.
+  void check_writable(bool with_events, bool replaces) const;
   /// What a run that is replaced leaves and the new one does not at once write itself.
   void remove_leftovers() const;
   /// From now on write_metrics() writes TensorBoard's events too.

@@ -41,8 +41,6 @@ void install_signal_handlers() {
   // The second signal of a kind ends the program at once.
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &action, nullptr);
-  // A write beyond a file size limit then fails like one to a full disk.
-  std::signal(SIGXFSZ, SIG_IGN);
 }
 
 /// As a word of a shell's command.
@@ -218,7 +216,11 @@ void protect_runs(const Options& options, const RunDirectory& directory,
   try {
     latest = checkpoint_of(read_safetensors(directory.latest()));
   } catch (const Error&) {
-    return;  // missing or damaged: the other checkpoint is what there is to go on from
+    // Missing or damaged: the run's best, or a lonely checkpoint, is what there is to go on from.
+    if (found.empty() || std::filesystem::equivalent(file, directory.best(), error)) return;
+    throw Error(fmt::format("{} may hold another run than {} ({}): give another -o", place,
+                            file.string(), found.filename().string()),
+                Status::kUsage);
   }
   if (!may_be_one_run(latest, checkpoint)) {
     throw Error(fmt::format("{} has other epochs behind it than {}: give another -o", file.string(),
@@ -370,7 +372,7 @@ int run(const Options& options) {
   if (writes) protect_runs(options, directory, file, checkpoint);
   const bool finished = checkpoint.position.epoch >= settings.epochs;
   if (writes && (options.test_only || !finished)) {
-    directory.check_writable(settings.tensorboard && !options.test_only);
+    directory.check_writable(settings.tensorboard && !options.test_only, options.overwrite);
   }
   if (!options.export_weights.empty()) {
     check_export(options.export_weights, directory,
@@ -419,7 +421,10 @@ int run(const Options& options) {
   if (options.test_only) {
     const std::optional<SplitResult> result = trainer.test();
     if (!result) throw Stopped{g_stop};
-    if (!options.output_dir.empty() && std::isfinite(result->loss)) {
+    if (!std::isfinite(result->loss)) {
+      throw Error("the test loss is not finite: the weights are ruined", Status::kNotFinite);
+    }
+    if (!options.output_dir.empty()) {
       const Predictions predictions =
           predictions_of(data.test, result->answers, checkpoint.position.epoch);
       if (writes) {
@@ -433,6 +438,9 @@ int run(const Options& options) {
     }
     std::cout << fmt::format("test error {:.2f}%, loss {:.4f}\n", result->error, result->loss);
   } else if (finished) {
+    if (settings.tensorboard && !begun->tensorboard) {
+      warn("wrn_train", "--tensorboard: the run is finished, and no curves are written");
+    }
     std::cout << fmt::format("{}: the run is finished, {} of {} epochs\n", file.string(),
                              checkpoint.position.epoch, settings.epochs);
   } else {

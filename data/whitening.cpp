@@ -5,6 +5,7 @@
 
 #include "data/checksum.h"
 #include "data/lapack.h"
+#include "engine/atomic_file.h"
 #include "engine/tensor.h"
 #include "kernels/augment.h"
 #include "kernels/error.h"
@@ -183,6 +184,7 @@ Whitening cached_whitening(const std::filesystem::path& directory,
   file.metadata = {
       {"format", kFormat}, {"images", sum.text()}, {"whitening", whitening.checksum()}};
   export_whitening(whitening, file);
+  remove_stale_temporaries(directory);
   try {
     write_safetensors(cache, file);
   } catch (const Error& problem) {

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <charconv>
@@ -165,7 +166,8 @@ void replace_with_hard_link(const fs::path& existing, const fs::path& link) try 
     checked([&] { return ::link(existing.c_str(), temporary); });
   } catch (const std::system_error& error) {
     const int reason = error.code().value();
-    if (reason != EPERM && reason != EOPNOTSUPP && reason != EMLINK && reason != EXDEV) throw;
+    const auto none = {EPERM, EOPNOTSUPP, ENOSYS, EMLINK, EXDEV};
+    if (std::ranges::find(none, reason) == none.end()) throw;
     File from(existing, O_RDONLY), to(temporary, O_WRONLY | O_CREAT | O_EXCL);
     std::vector<std::byte> block(1 << 20);
     while (const std::size_t n = from.read(block)) to.write(std::span(block).first(n));

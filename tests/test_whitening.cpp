@@ -145,6 +145,16 @@ TEST_CASE("the cache is of these images, or written anew") {
   CHECK(Cached(directory.path(), golden.images).warning.empty());
 }
 
+TEST_CASE("what a killed process has left of a cache goes when one is written") {
+  const Golden golden;
+  const test::TemporaryDirectory directory;
+  std::ofstream(directory / ".zca-0.safetensors.tmp.999999999.0") << "of no living process";
+  const Cached cached(directory.path(), golden.images);
+  CHECK(cached.warning.empty());
+  const std::filesystem::directory_iterator files(directory.path());
+  CHECK(std::distance(begin(files), end(files)) == 1);
+}
+
 TEST_CASE("a cache that cannot be written is no reason to stop") {
   const Golden golden;
   const Cached cached("/nowhere", golden.images);

@@ -208,9 +208,15 @@ class SystemTest(unittest.TestCase):
                          (reference / "config.json").read_text())
 
     def snapshot(self, directory):
-        """Everything in a directory, to tell whether it was touched."""
-        return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino, path.read_bytes())
+        """Everything in a directory, for assert_untouched()."""
+        return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino,
+                            path.read_bytes() if path.is_file() else None)
                 for path in directory.iterdir()}
+
+    def assert_untouched(self, directory, before):
+        """By name, as unittest would take minutes to tell how two checkpoints differ."""
+        now = self.snapshot(directory)
+        self.assertEqual([name for name in sorted(now | before) if now.get(name) != before.get(name)], [])
 
 
 def stopped_at(out):

@@ -178,7 +178,7 @@ class TestFiles(harness.SystemTest):
         imported = self.succeed(*self.flags("--test-only", "--import-weights", self.weights,
                                             "--quiet"))
         self.assertEqual(imported.out, tested.out)
-        self.assertEqual(self.snapshot(self.run_dir), before)
+        self.assert_untouched(self.run_dir, before)
         # With -o it writes what it predicted, and nothing else.
         by_directory = self.succeed("--test-only", "--quiet", "--resume", "-o", self.run_dir)
         self.assertEqual(by_directory.out, tested.out)
@@ -241,7 +241,7 @@ class TestFiles(harness.SystemTest):
                               (self.run_dir, [*self.flags(), "-o", self.out]),
                               (self.out, [*self.flags(), "-o", self.out])]:
                 self.fail_with(USAGE, *args, "--export-weights", run / name, says=run / name)
-        self.assertEqual(self.snapshot(self.run_dir), before)
+        self.assert_untouched(self.run_dir, before)
         self.assertFalse(self.out.exists())
         # Nor over a checkpoint that they come from, whatever its name.
         alone = self.dir / "alone.safetensors"

@@ -188,7 +188,7 @@ class TestStop(RandomMoments):
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.communicate(timeout=harness.TIME_LIMIT)[1], "")
         self.assertEqual(process.returncode, 128 + signal.SIGINT)
-        self.assertTrue(self.snapshot(run) == before, "the run was touched")
+        self.assert_untouched(run, before)
 
     def test_signal_while_testing_only(self):
         reference = self.reference(self.flags())
@@ -198,7 +198,7 @@ class TestStop(RandomMoments):
                                     "--resume", "--test-only", "-o", reference)
             self.assertIn(result.status, (0, -signal.SIGTERM, 128 + signal.SIGTERM), result)
             self.assertEqual(result.err, "", result)
-        self.assertEqual(self.snapshot(reference), before)
+        self.assert_untouched(reference, before)
 
 
 class TestOtherRuns(harness.SystemTest):
@@ -216,7 +216,7 @@ class TestOtherRuns(harness.SystemTest):
     def refuse(self, *args, says):
         before = self.snapshot(self.out)
         self.fail_with(USAGE, *args, "-o", self.out, says=says)
-        self.assertEqual(self.snapshot(self.out), before)
+        self.assert_untouched(self.out, before)
 
     def test_resumed_into_the_directory_of_another(self):
         for run, other in [(self.begun, self.finished), (self.finished, self.begun)]:
@@ -237,6 +237,20 @@ class TestOtherRuns(harness.SystemTest):
         self.succeed("--test-only", "--resume", beside)
         shutil.copy(self.out / CHECKPOINT, beside)
         self.fail_with(NOT_FINITE, "--resume", beside, "-o", self.out)
+
+    def test_a_checkpoint_beside_what_is_left_of_another_run(self):
+        shutil.copytree(self.finished, self.out)
+        (self.out / CHECKPOINT).unlink()
+        beside = self.out / "beside.safetensors"
+        shutil.copy(self.begun / CHECKPOINT, beside)
+        self.refuse("--resume", beside, says=[beside, "another run", "another -o"])
+        self.fail_with(NOT_FINITE, "--resume", beside, "-o", self.dir / "new")
+
+    def test_curves_of_a_finished_run(self):
+        """It writes none, and says so."""
+        result = self.run_program("--resume", "-o", self.finished, "--tensorboard")
+        self.assertEqual(result.status, 0, result)
+        self.assertRegex(result.err, r"\Awrn_train: warning: --tensorboard: [^\n]*finished[^\n]*\n\Z")
 
     def test_finished_is_said_of_the_file(self):
         out = self.succeed("--resume", self.finished / CHECKPOINT, "-o", self.out, "--quiet").out
@@ -274,7 +288,7 @@ class TestOtherRuns(harness.SystemTest):
         self.assertEqual(result.status, 0, result)
         self.assertRegex(result.err, rf"\Awrn_train: warning: {run}/predictions.safetensors holds other "
                                      r"predictions [^\n]* another -o [^\n]*\n\Z")
-        self.assertEqual(self.snapshot(run), before)
+        self.assert_untouched(run, before)
 
     def test_two_processes(self):
         flags = self.flags(epochs=1000)
@@ -289,7 +303,7 @@ class TestOtherRuns(harness.SystemTest):
         before = self.snapshot(self.out)
         for args in (flags, [*flags, "--overwrite"], ["--resume"]):
             self.fail_with(RUNTIME, *args, "-o", self.out, says=["another wrn_train", self.out])
-        self.assertEqual(self.snapshot(self.out), before)
+        self.assert_untouched(self.out, before)
         first.send_signal(signal.SIGTERM)
         first.send_signal(signal.SIGCONT)
         self.assertEqual(first.wait(harness.TIME_LIMIT), 128 + signal.SIGTERM)
@@ -319,7 +333,7 @@ class TestGoingBack(harness.SystemTest):
         before = self.snapshot(self.out)
         self.fail_with(USAGE, "--resume", self.out / "best.safetensors",
                        says=[self.out / CHECKPOINT, "further on", "another -o"])
-        self.assertEqual(self.snapshot(self.out), before)
+        self.assert_untouched(self.out, before)
 
     def test_in_another_directory(self):
         """What is said there of the best is of the file that is there."""

@@ -1,12 +1,15 @@
 """Checkpoints that are damaged, and disks that are full: one line, and nothing lost."""
 import contextlib
 import json
+import math
+import os
 import random
 import resource
 import shutil
 import struct
 import subprocess
 import time
+import unittest
 
 import harness
 from harness import CHECKPOINT, NOT_FINITE, RUNTIME, position, read_safetensors, temporaries
@@ -90,6 +93,20 @@ class TestDamagedCheckpoint(AfterGoodRun):
         self.refuse(self.with_metadata("mean", lambda old: [1e300, *old[1:]]))
         self.refuse(self.with_metadata("settings", lambda old: []))
         self.refuse(self.with_metadata("metrics", lambda old: 1))
+        self.refuse(self.with_metadata("metrics", lambda old: json.loads("[" * 500 + "]" * 500)))
+
+    def test_weights_that_are_not_finite(self):
+        blob = bytearray((self.good / CHECKPOINT).read_bytes())
+        (length,) = struct.unpack_from("<Q", blob)
+        begin, _ = json.loads(blob[8:8 + length])["conv1.weight"]["data_offsets"]
+        ruined = self.dir / "ruined.safetensors"
+        for value in (math.nan, math.inf):
+            struct.pack_into("<f", blob, 8 + length + begin, value)
+            ruined.write_bytes(blob)
+            for args in (["--resume", ruined], ["--test-only", "--resume", ruined],
+                         [*self.flags(), "--import-weights", ruined]):
+                self.fail_with(NOT_FINITE, *args, "-o", self.out, says=[ruined, "conv1.weight is not finite"])
+                self.assertFalse(self.out.exists())
 
 
 class TestHalfWritten(AfterGoodRun):
@@ -105,7 +122,7 @@ class TestHalfWritten(AfterGoodRun):
                 self.fail_with(RUNTIME, "--resume", "-o", run, says=run / CHECKPOINT)
                 self.fail_with(harness.USAGE, *self.flags(), "-o", run,
                                says=[run, "--overwrite"])
-                self.assertEqual(self.snapshot(run), before)
+                self.assert_untouched(run, before)
                 self.succeed(*self.flags(), "-o", run, "--overwrite")
                 self.assert_same_run(run, self.good)
 
@@ -197,7 +214,7 @@ class TestFullDisk(harness.SystemTest):
         self.fill()
         result = self.run_program("--resume", "-o", self.out)
         self.check_failed(result)
-        self.assertEqual(self.snapshot(self.out), before)
+        self.assert_untouched(self.out, before)
 
 
 class TestFailedSave(harness.SystemTest):
@@ -210,7 +227,38 @@ class TestFailedSave(harness.SystemTest):
         before = self.snapshot(self.out)
         self.fail_with(RUNTIME, *self.flags(), "-o", self.out, "--overwrite",
                        says=[self.out / CHECKPOINT, "File too large"], preexec_fn=limit)
-        self.assertEqual(self.snapshot(self.out), before)
+        self.assert_untouched(self.out, before)
+
+    def test_the_other_programs_write_beyond_the_limit(self):
+        """They are not killed by a signal, and leave nothing half-written."""
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+        self.succeed(*self.flags(epochs=1), "-o", self.out)
+        before = self.snapshot(self.out)
+        for tool, *args in [("wrn_report", self.out),
+                            ("wrn_synthetic", self.dir / "drawn", "--train", 50, "--test", 5),
+                            ("wrn_tables", "run", "all", "--data-path", self.data, "-o", self.dir / "tables")]:
+            with self.subTest(tool):
+                done = subprocess.run([harness.program_path.with_name(tool), *map(str, args)], cwd=self.dir,
+                                      capture_output=True, text=True, timeout=harness.TIME_LIMIT,
+                                      preexec_fn=limit)
+                self.assertEqual(done.returncode, RUNTIME, done)
+                self.assertRegex(done.stderr, rf"\A{tool}: [^\n]*File too large[^\n]*\n\Z")
+        self.assert_untouched(self.out, before)
+        self.assertEqual([path for path in self.dir.rglob("*") if self.out not in [path, *path.parents]],
+                         [self.dir / "tables"])
+
+    @unittest.skipIf(os.geteuid() == 0, "root may write everywhere")
+    def test_curves_that_cannot_be_replaced(self):
+        """Found before the old run is touched."""
+        self.succeed(*self.flags("--tensorboard", epochs=1), "-o", self.out)
+        curves = self.out / "tensorboard"
+        before = self.snapshot(self.out)
+        curves.chmod(0o555)
+        self.addCleanup(curves.chmod, 0o755)
+        self.fail_with(RUNTIME, *self.flags(), "-o", self.out, "--overwrite", says=[curves, "Permission denied"])
+        self.assert_untouched(self.out, before)
 
     def test_best_that_cannot_be_written(self):
         """The checkpoint then stays one epoch behind, and the resumed run finds its best again."""

@@ -262,6 +262,17 @@ class TestTablesErrors(TablesTest):
         harness.write_cifar100(root / "cifar" / "cifar-100-binary")
         self.succeed(*self.rehearse(table, data=root))
 
+    def test_nobody_hears_it(self):
+        """What it prints is lost, and no run."""
+        self.out.mkdir()
+        (self.out / ".settings.json.tmp.999999999.0").write_text("of no living process")
+        done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *self.command(*self.rehearse(SMALL))],
+                              stderr=subprocess.PIPE, text=True, timeout=harness.TIME_LIMIT)
+        self.assert_error(harness.Result(done.returncode, "", done.stderr), RUNTIME,
+                          "cannot write to standard output")
+        self.assertEqual(self.rows()["wrn-52-1", "cifar10", ""][6], "")
+        self.assertEqual(harness.temporaries(self.out), [])
+
     def test_one_fails_and_the_rest_go_on(self):
         name = self.emptied_directory()
         (name / "seed1").write_text("a file")
@@ -294,6 +305,9 @@ class TestTablesErrors(TablesTest):
                 self.succeed(*self.rehearse(SMALL))
                 self.assertEqual(without_times(read_metrics(run)), good)
         (run / "config.json").unlink()
+        (run / "config.json").mkdir()
+        self.assertEqual(self.rows_of_show()["wrn-52-1", "cifar10", ""][2], "")
+        (run / "config.json").rmdir()
         (run / CHECKPOINT).write_text("no checkpoint")
         result = self.run_program(*self.rehearse(SMALL))
         self.assert_error(result, RUNTIME, ["seed 1: ", run / CHECKPOINT])
@@ -319,6 +333,9 @@ class TestTablesErrors(TablesTest):
         for args in (self.rehearse(SMALL), ["show", "-o", self.out]):
             self.fail_with(RUNTIME, *args, says=["settings.json cannot be read: Too many levels"])
         (self.out / "settings.json").unlink()
+        (self.out / "settings.json").mkdir()
+        self.fail_with(RUNTIME, "show", "-o", self.out, says=["settings.json cannot be read: Is a directory"])
+        (self.out / "settings.json").rmdir()
         (self.out / "runs").write_text("a file")
         self.fail_with(RUNTIME, *self.rehearse(SMALL), says=["cannot make", self.out / "runs"])
 
