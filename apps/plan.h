@@ -1,7 +1,6 @@
 // What a training step does, before anything has run: a reading of the recorded Program.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <ostream>
 #include <string>

@@ -4,7 +4,6 @@
 #include <climits>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "apps/history.h"
 #include "apps/json_text.h"

@@ -4,6 +4,7 @@
 
 #include "apps/json_text.h"
 #include "apps/run_directory.h"
+#include "data/files.h"
 #include "kernels/error.h"
 
 namespace wrn {
@@ -13,11 +14,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr std::uintmax_t kMostBytes = 256 << 20;  // of a text file; a run's have a few kilobytes
-
-bool there(const fs::path& path) {
-  std::error_code error;
-  return fs::status(path, error).type() != fs::file_type::not_found;
-}
 
 /// Of a regular file of a run's size.
 std::string text_of(const fs::path& path) {
@@ -44,16 +40,16 @@ RunRecord read_run(const fs::path& directory) {
   std::error_code error;
   if (!fs::is_directory(directory, error)) {
     fail("{}: {}", directory.string(),
-         there(directory) ? "is not a directory" : "no such directory");
+         missing(directory) ? "no such directory" : "is not a directory");
   }
-  if (!there(files.config())) {
+  if (missing(files.config())) {
     fail("{}: holds no run of wrn_train: it has no config.json", directory.string());
   }
   RunRecord run;
   const fs::path absolute = fs::weakly_canonical(directory, error);
   run.name = (error ? directory : absolute).filename().string();
   run.config = parse_object(text_of(files.config()), files.config().string());
-  if (there(files.metrics())) {
+  if (!missing(files.metrics())) {
     std::istringstream lines(text_of(files.metrics()));
     std::string line;
     for (int number = 1; std::getline(lines, line); ++number) {
@@ -61,7 +57,7 @@ RunRecord read_run(const fs::path& directory) {
           parse_object(line, fmt::format("{}: line {}", files.metrics().string(), number)));
     }
   }
-  if (there(files.predictions())) run.predictions = read_predictions(files.predictions());
+  if (!missing(files.predictions())) run.predictions = read_predictions(files.predictions());
   return run;
 }
 

@@ -4,7 +4,6 @@
 #include <CLI/CLI.hpp>
 #include <climits>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 
 #include "apps/command_line.h"

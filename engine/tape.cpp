@@ -1,7 +1,5 @@
 #include "engine/tape.h"
 
-#include <algorithm>
-
 #include "engine/program.h"
 
 namespace wrn {
