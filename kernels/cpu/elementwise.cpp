@@ -4,18 +4,26 @@
 #include "kernels/philox.h"
 
 namespace wrn::cpu {
+namespace {
+
+void check_size(std::int64_t size) { WRN_CHECK(size >= 0, "{} elements", size); }
+
+}  // namespace
 
 void relu_forward(const float* x, float* y, std::int64_t size, Context&) {
+  check_size(size);
 #pragma omp parallel for simd
   for (std::int64_t i = 0; i < size; ++i) y[i] = x[i] < 0 ? 0 : x[i];  // a NaN stays one
 }
 
 void relu_backward(const float* y, const float* dy, float* dx, std::int64_t size, Context&) {
+  check_size(size);
 #pragma omp parallel for simd
   for (std::int64_t i = 0; i < size; ++i) dx[i] = y[i] > 0 ? dy[i] : 0;
 }
 
 void add(const float* a, const float* b, float* out, std::int64_t size, Context&) {
+  check_size(size);
 #pragma omp parallel for simd
   for (std::int64_t i = 0; i < size; ++i) out[i] = a[i] + b[i];
 }
@@ -23,7 +31,8 @@ void add(const float* a, const float* b, float* out, std::int64_t size, Context&
 void dropout(const float* x, float* y, int rows, std::int64_t row_size, float p, int layer,
              const StepState* state, Context&) {
   WRN_CHECK(p >= 0 && p < 1, "dropout with p = {}", p);
-  WRN_CHECK(row_size <= std::int64_t{4} << 32, "dropout of rows of {} elements", row_size);
+  WRN_CHECK(rows >= 0 && row_size > 0 && row_size <= std::int64_t{4} << 32,
+            "dropout of {} rows of {} elements", rows, row_size);
   const float scale = 1 / (1 - p);
   const std::uint32_t least = least_kept(p);
 #pragma omp parallel for

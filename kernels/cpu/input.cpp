@@ -15,6 +15,7 @@ template <typename Pixel>
 void load(const Pixel* images, const std::uint8_t* image_labels, const std::int32_t* order,
           float* x, std::int32_t* labels, int rows, const Normalisation& normalisation,
           bool augment, const StepState* state) {
+  WRN_CHECK(rows >= 0, "{} images", rows);
 #pragma omp parallel for
   for (int row = 0; row < rows; ++row) {
     const std::int32_t index = order[state->first + row];

@@ -9,6 +9,7 @@ namespace wrn::cpu {
 
 void softmax_cross_entropy(const float* logits, const std::int32_t* labels, float* loss,
                            float* dlogits, Metrics* metrics, int rows, int classes, Context&) {
+  WRN_CHECK(rows >= 0 && classes > 0, "the loss of rows={} classes={}", rows, classes);
   const std::int64_t images =
       std::count_if(labels, labels + rows, [](std::int32_t label) { return label >= 0; });
   double loss_sum = 0;
@@ -47,6 +48,7 @@ void softmax_cross_entropy(const float* logits, const std::int32_t* labels, floa
 void sgd_step(float* w, const float* gradient, float* m, bf16* copy, std::int64_t size,
               const StepState* state, const Metrics* metrics, Context&) {
   WRN_CHECK(copy == nullptr, "a bf16 copy of the weights on the CPU");
+  WRN_CHECK(size >= 0, "{} parameters", size);
   if (metrics->not_finite > 0) return;
   const StepState s = *state;
 #pragma omp parallel for simd
