@@ -14,7 +14,7 @@
 namespace wrn {
 namespace {
 
-constexpr const char* kDescription = R"(Train a wide residual network on CIFAR binaries.
+constexpr const char* kDescription = R"(Train a wide residual network on CIFAR or SVHN.
 
 Examples
   wrn_train --dataset synthetic --model wrn-10-1 --epochs 8 -o runs/first

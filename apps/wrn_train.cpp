@@ -1,4 +1,4 @@
-// wrn_train: from a CIFAR file to a trained, saved, reloadable network.
+// wrn_train: from images in a file to a trained, saved, reloadable network.
 //
 // Reading order: main() below; options (the flags); trainer (the loop); from there models/, engine/
 // and kernels/.

@@ -50,8 +50,8 @@ struct StepArguments {
   /// Leaves in `device` and `precision` what auto came to.
   Context context();
   /// What the model reckons with: `ceilings`, in TFLOP/s and TB/s, without tiles and waves; else
-  /// what was measured on an H100 where the context is one's, in waves of its multiprocessors; else
-  /// nothing.
+  /// what was measured on an H100 or H200 where the context is a Hopper's, in waves of its
+  /// multiprocessors; else nothing.
   std::optional<Ceilings> ceilings_of(Context&) const;
 };
 
