@@ -441,6 +441,7 @@ TEST_CASE("The temporaries of a killed process are removed, and nothing else") {
   fs::create_directory(directory / (".d" + dead));
   put(directory / (".config.json" + dead), "");
   put(directory / (".file" + own), "");
+  put(directory / (".notes.tmp.old" + dead), "");  // of a file that is called so
   wrn::remove_stale_temporaries(directory.path());
   REQUIRE(names_in(directory.path()) == kept);
   wrn::remove_stale_temporaries(directory / "none");

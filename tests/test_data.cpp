@@ -172,11 +172,22 @@ TEST_CASE("philox is Random123's philox4x32-10") {
           Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
 
+TEST_CASE("dropout keeps the words that are p or more") {
+  REQUIRE(least_kept(0) == 0);
+  for (const float p : {0x1p-30F, 0.1F, 0.3F, 0.4F, 0.5F, 0.99999994F}) {
+    CAPTURE(p);
+    const std::uint32_t least = least_kept(p);
+    REQUIRE(least % 256 == 0);
+    REQUIRE((least / 0x1p32 >= p && (least - 256) / 0x1p32 < p));
+  }
+}
+
 TEST_CASE("CIFAR-10: five files in order, planes interleaved, in either directory") {
   const TempDir temp;
   for (const fs::path& dir : {temp.path / "here", temp.path / "there" / "cifar-10-batches-bin"}) {
     write_cifar10(dir);
   }
+  fs::create_directory(temp.path / "here" / "cifar-10-batches-bin");  // and nothing in it
   for (const fs::path& dir : {temp.path / "here", temp.path / "there"}) {
     const Dataset train = read_cifar10(dir, Split::train);
     REQUIRE(train.name == "cifar10");
@@ -298,6 +309,8 @@ TEST_CASE("A file of the wrong size is an error with its bytes") {
   write(temp.path / "train.bin", "");
   fs::resize_file(temp.path / "train.bin", 153700000 + 3074);
   require_error([&] { read_cifar100(temp.path, Split::train); }, {"153703074", "153700000"});
+  // A file by itself may be either's, so it has as many records as the larger.
+  require_error([&] { read_cifar_file(temp.path / "train.bin", 100); }, {"153703074", "153700000"});
   write(temp.path / "test.bin", "");
   fs::resize_file(temp.path / "test.bin", 30740000 + 3074);
   require_error([&] { read_cifar100(temp.path, Split::test); }, {"30743074", "30740000"});
@@ -444,6 +457,9 @@ TEST_CASE("Half the images are flipped, and all places of the crop are as likely
     REQUIRE(std::abs(count - 100) < 50);
   }
   REQUIRE(std::abs(same - 100) < 50);
+  // Fixed for good: an old run must resume in a new version.
+  const Augmentation how = draw_augmentation(1, 0, 4);
+  REQUIRE((how.flip && how.down == 6 && how.right == 1));
 }
 
 TEST_CASE("A batch is of the images of the order from the first one on, and of padding") {

@@ -282,6 +282,25 @@ TEST_CASE("a NaN goes through batch norm's ReLU") {
   }
 }
 
+TEST_CASE("the CPU's launchers refuse sizes that are none") {
+  Context context(Device::kCpu);
+  float x = 1;
+  const StepState state{};
+  Metrics metrics{};
+  REQUIRE_THROWS_AS(cpu::relu_forward(&x, &x, -1, context), Error);
+  REQUIRE_THROWS_AS(cpu::relu_backward(&x, &x, &x, -1, context), Error);
+  REQUIRE_THROWS_AS(cpu::add(&x, &x, &x, -1, context), Error);
+  REQUIRE_THROWS_AS(cpu::dropout(&x, &x, -1, 1, 0.5F, 0, &state, context), Error);
+  REQUIRE_THROWS_AS(cpu::dropout(&x, &x, 1, 0, 0.5F, 0, &state, context), Error);
+  const std::int32_t label = 0;
+  for (const auto& [rows, classes] : {std::pair(-1, 1), std::pair(1, 0)}) {
+    REQUIRE_THROWS_AS(
+        cpu::softmax_cross_entropy(&x, &label, &x, nullptr, &metrics, rows, classes, context),
+        Error);
+  }
+  REQUIRE_THROWS_AS(cpu::sgd_step(&x, &x, &x, nullptr, -1, &state, &metrics, context), Error);
+}
+
 TEST_CASE("dropout") {
   device = each_device();
   const RunState state(device);
@@ -420,6 +439,20 @@ TEST_CASE("softmax cross-entropy, its gradient and its counts, padding left out"
   REQUIRE(metrics.wrong == wrong);
   REQUIRE(metrics.not_finite == 0);
   REQUIRE(metrics.loss_sum == Approx(4 * oracle::cross_entropy(doubled, labels)).epsilon(1e-5));
+}
+
+TEST_CASE("a batch of padding alone has a loss of 0 and counts nothing") {
+  Context context;
+  const std::vector<float> logits = {1, 2, 3, 4};
+  const std::vector<std::int32_t> labels = {-1, -1};
+  std::vector<float> gradient(4, NAN);
+  Metrics metrics{};
+  float loss = NAN;
+  cpu::softmax_cross_entropy(logits.data(), labels.data(), &loss, gradient.data(), &metrics, 2, 2,
+                             context);
+  REQUIRE(loss == 0);
+  REQUIRE(gradient == std::vector<float>(4, 0));
+  REQUIRE((metrics.loss_sum == 0 && metrics.images == 0 && metrics.not_finite == 0));
 }
 
 TEST_CASE("of equal logits the first class is the network's answer, as in its predictions") {

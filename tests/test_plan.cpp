@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <sstream>
 
@@ -63,6 +64,11 @@ TEST_CASE("a block reads and writes what a count by hand says, fused and op by o
     const std::int64_t filters = 16 * 3 * 3 * 16 * (2 + 2 + 4);
     CHECK(block.largest == e);
     CHECK(block.macs == 2 * 3 * std::int64_t{8} * 32 * 32 * 16 * 16 * 9);
+    const PartTotals& end = parts[8];
+    REQUIRE(end.part == "bn1, fc");
+    CHECK(end.macs == 3 * std::int64_t{8} * 64 * 10);
+    CHECK(parts[9].part == "optimiser");
+    CHECK(parts[9].largest == 0);  // weights are handed on to nobody
     if (fused) {
       // Twice: the activation 2, and a convolution 2 forward; wgrad 2, dgrad, which reads batch
       // norm's input too, 3, and dx 3 backward. Then the residual forward, and what skipped the
@@ -84,6 +90,18 @@ TEST_CASE("a block reads and writes what a count by hand says, fused and op by o
       CHECK(block.e() == Approx(34.8).margin(0.5));
     }
   }
+}
+
+TEST_CASE("a batch is loaded of a data set and an order that are not read as a whole") {
+  Context context(Device::kCpu);
+  const RunState state;
+  const ResidentData data(Recorded::blank(6), Recorded::blank(4), Device::kCpu);
+  const Tensor order = Tensor::persistent("order", {10}, DType::kI32);
+  Tape tape(Mode::kInference, state, context);
+  load_images(tape, data, {order, 3, {}, false});
+  const Program program = tape.finish();
+  const std::int64_t read = 3 * (kImageBytes + 1 + 4) + std::int64_t{sizeof(StepState)};
+  CHECK(program.steps().front().bytes() == read + 3 * (4 * kImageBytes + 4));
 }
 
 TEST_CASE("a projection is read and written as a part of its neighbours") {
@@ -279,6 +297,12 @@ TEST_CASE("the ceilings are those of the device, or of an H100") {
   CHECK(of("").device == "NVIDIA H100, measured");
 }
 
+TEST_CASE("without tiles a step takes as long as its products or its bytes") {
+  const Step step{.name = "step", .reads = {Tensor::persistent("x", {250})}, .macs = 500};
+  CHECK(model_seconds(step, {"as given", 1e3, 1e9}) == Approx(1));
+  CHECK(model_seconds(step, {"as given", 1e9, 1e3}) == Approx(1));
+}
+
 TEST_CASE("the modelled step of WRN-28-10, fused and op by op") {
   const std::optional<Ceilings> h100 = measured_ceilings(Precision::kBf16);
   REQUIRE(h100);
@@ -471,6 +495,18 @@ TEST_CASE("fused ops are refused where there are none, without statistics or ano
   }
 }
 
+TEST_CASE("a float is rounded to the nearest bf16, from the middle of two to the even one") {
+  const auto rounded = [](std::uint32_t bits) { return to_bf16(std::bit_cast<float>(bits)).bits; };
+  CHECK(rounded(0x3F807FFF) == 0x3F80);
+  CHECK(rounded(0x3F808000) == 0x3F80);
+  CHECK(rounded(0x3F808001) == 0x3F81);
+  CHECK(rounded(0x3F818000) == 0x3F82);
+  CHECK(rounded(0xBF808000) == 0xBF80);
+  CHECK(rounded(0x7F7FFFFF) == 0x7F80);  // the largest number is infinite
+  CHECK(rounded(0x7F800000) == 0x7F80);
+  CHECK(rounded(0x7F800001) == 0x7FC0);  // a NaN stays one
+}
+
 TEST_CASE("the copies are the filters' values, rounded, after each way of setting them") {
   WideResNet model(parse_model("wrn-10-1"), Device::kCpu, Precision::kBf16);
   const auto check = [&] {
@@ -494,6 +530,20 @@ TEST_CASE("the copies are the filters' values, rounded, after each way of settin
   import_state(file, false, model.parameters());
   const std::vector<bf16> second = check();
   CHECK(std::memcmp(first.data(), second.data(), first.size() * sizeof(bf16)) != 0);
+}
+
+TEST_CASE("a run goes on in its own precision unless another is asked for") {
+  Settings saved;
+  saved.precision = "tf32";
+  for (const auto& [asked, precision] :
+       {std::pair{"", "tf32"}, {"auto", "tf32"}, {"bf16", "bf16"}}) {
+    INFO(asked);
+    std::vector<const char*> words = {"wrn_train", "--resume"};
+    if (*asked != '\0') words.insert(words.end(), {"--precision", asked});
+    Options options;
+    REQUIRE(!parse_options(static_cast<int>(words.size()), words.data(), options));
+    CHECK(resumed_settings(saved, options).precision == precision);
+  }
 }
 
 TEST_CASE("a checkpoint of before there were precisions is of fp32") {

@@ -189,9 +189,15 @@ TEST_CASE("the report's summary") {
   REQUIRE(has(validated, "<dd>50.00% <small>epoch 1, validation 20.00%</small>"));
   REQUIRE(has(validated, "<tr class=\"best\"><td>1</td>"));
   REQUIRE(count(validated, "<g class=\"r2\">") == 2);
+
+  // Of equal epochs it is the first, as best.safetensors is.
+  metrics[2]["val_error"] = 20.0;
+  REQUIRE(has(checked_page(kConfig, metrics), "<tr class=\"best\"><td>1</td>"));
 }
 
 TEST_CASE("a report of many epochs folds its table") {
+  REQUIRE(has(checked_page(kConfig, run_of(20)), "<h2>Epochs</h2>"));
+  REQUIRE(has(checked_page(kConfig, run_of(21)), "<h2>Last 10 epochs</h2>"));
   const std::string page = checked_page(kConfig, run_of(200));
   REQUIRE(has(page, "<h2>Last 10 epochs</h2>"));
   REQUIRE(has(page, "<summary>All 200 epochs</summary>"));
@@ -205,9 +211,11 @@ TEST_CASE("a report of a very long run stays small") {
   std::vector<json> metrics = run_of(50000);
   metrics[31234]["test_loss"] = 6.5;
   metrics[41234]["test_loss"] = nullptr;
+  metrics[33333]["test_error"] = -1e5;
   const std::string page = checked_page(kConfig, metrics);  // it looks at the size
   REQUIRE(has(page, "Some of all 50000 epochs"));
-  REQUIRE(count(page, "<polyline") == 6);  // the gap is there
+  REQUIRE(has(page, "<tr class=\"best\"><td>33334</td>"));  // it is never left out
+  REQUIRE(count(page, "<polyline") == 6);                   // the gap is there
   REQUIRE(has(page, "<td>50000</td>"));
 }
 
@@ -376,6 +384,12 @@ TEST_CASE("predictions go through their file") {
   refused([](auto& w) { w.predicted[3] = 255; }, "none of its classes");
   refused([](auto& w) { w.mistakes[0] = 50; }, "none of its images");
   refused([](auto& w) { w.mistakes[0] = -1; }, "none of its images");
+  refused(
+      [](auto& w) {  // more than are ever kept
+        w.mistakes.assign(25, 0);
+        w.images.resize(25 * std::size_t{wrn::kImageBytes});
+      },
+      "not of one size");
 
   wrn::write_predictions(path, p);
   wrn::Safetensors file = wrn::read_safetensors(path);
@@ -463,6 +477,8 @@ TEST_CASE("durations") {
   REQUIRE(wrn::duration_text(59.6) == "1m00s");
   REQUIRE(wrn::duration_text(192) == "3m12s");
   REQUIRE(wrn::duration_text(3720) == "1h02m");
+  REQUIRE(wrn::duration_text(48 * 3600 - 60) == "47h59m");
+  REQUIRE(wrn::duration_text(48 * 3600) == "2d00h");
   REQUIRE(wrn::duration_text(2 * 86400 + 3 * 3600) == "2d03h");
   REQUIRE(wrn::duration_text(-1) == "?");
   REQUIRE(wrn::duration_text(NAN) == "?");

@@ -368,6 +368,8 @@ TEST_CASE("A length that is not the header's is an error") {
           "its first 8 bytes give a header of 18446744073709551615 bytes, more than 100000000");
   REQUIRE(fault_in(put(path, std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10))) ==
           "its first 8 bytes give a header of 100000001 bytes, more than 100000000");
+  REQUIRE(fault_in(put(path, std::string("\0\xe1\xf5\x05\0\0\0\0{}", 10))) ==
+          "its header of 100000000 bytes is longer than the file of 10");
 }
 
 TEST_CASE("A file cut anywhere is an error") {

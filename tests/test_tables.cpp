@@ -265,6 +265,12 @@ TEST_CASE("what is read of a run") {
   fs::remove(files.failed);
   state = run_progress(files);
   REQUIRE((state.finished() && state.error == 40));
+
+  // None that comes after it is looked at.
+  write(metrics,
+        epoch_line(1, 50, 4) + epoch_line(2, 30, 1) + epoch_line(3, 40, 1) + epoch_line(4, 20, 1));
+  state = run_progress(files);
+  REQUIRE((state.finished() && state.error == 40));
 }
 
 TEST_CASE("broken files are those of a run that is not finished") {
@@ -333,9 +339,11 @@ TEST_CASE("the pages") {
   }
 
   table_row.runs[0].state.epochs_done = 57;
+  table_row.runs[0].state.seconds_per_epoch = 9;
   table_row.runs[2] = {};
   table_row.runs[2].state.failure = "out of memory | here";
   REQUIRE(has(markdown(), "| 4.90 | -0.12 |"));
+  REQUIRE(has(markdown(), "| 8.0 | 1 of 3"));  // of the seconds of every epoch there is
   REQUIRE(has(markdown(),
               "1 of 3 runs finished; seed 1: epoch 57 of 200; seed 3: failed: out of "
               "memory \\| here |"));

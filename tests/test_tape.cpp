@@ -62,6 +62,9 @@ TEST_CASE("what a tape refuses, it refuses while recording") {
     add(tape, x, filled("y", {2, 4, 4, 6}, 1));
   });
   refuses("windows of 3", [&] { average_pool(tape, x, 3); });
+  for (const Shape& shape : {Shape{2, 6, 4, 8}, Shape{2, 4, 6, 8}}) {
+    refuses("average_pool: windows of 4", [&] { average_pool(tape, filled("y", shape, 1), 4); });
+  }
   refuses("p = 1", [&] { dropout(tape, x, 1, 0); });
   const Tensor none = filled("none", {0, 4}, 1), matrix = filled("fc.weight", {2, 4}, 1);
   refuses("none has no rows", [&] { dropout(tape, none, 0.5F, 0); });
@@ -205,6 +208,25 @@ TEST_CASE("a shared parameter's gradients add up in its slab") {
   for (std::size_t i = 0; i < once.size(); ++i) {
     REQUIRE(thrice[i] == Approx(3 * once[i]).margin(1e-4));
   }
+}
+
+TEST_CASE("what the backward pass finds of the forward pass is counted, its first step's too") {
+  Context context;
+  const RunState state;
+  const Tensor x = with_gradient(filled("x", {64}, 1));
+  Tape tape(Mode::kTraining, state, context);
+  const Tensor passing = tape.make("passing", {64}), second = tape.make("second", {65}),
+               first = tape.make("first", {64});
+  tape.step({.name = "forward", .reads = {x}, .writes = {passing}});
+  tape.step({.name = "forward", .reads = {passing}, .writes = {second}});
+  tape.step({.name = "forward", .reads = {second}, .writes = {first}});
+  tape.on_backward([&] {
+    const Tensor made = tape.make("made", {64});
+    tape.step({.name = "first backward", .reads = {first}, .writes = {made}});
+    tape.step({.name = "second backward", .reads = {second, made}});
+  });
+  tape.backward(first);
+  REQUIRE(tape.finish().saved_bytes() == 512 + 256);
 }
 
 /// Steps at random, each of which reads some tensors of before and writes new ones, often in place.

@@ -47,6 +47,9 @@ TEST_CASE("only what is new of a history is appended") {
   history.push_back({{"epoch", 3}, {"train_loss", nullptr}, {"seconds", 2}});
   events.write(history);
   REQUIRE(fs::file_size(file) - two == (two - empty) / 2);
+  std::ifstream bytes(file, std::ios::binary);
+  const std::string text{std::istreambuf_iterator<char>(bytes), {}};
+  REQUIRE(text.find(std::string("\x15\0\0\xc0\x7f", 5)) != std::string::npos);  // a NaN
 }
 
 TEST_CASE("a directory that cannot be made is an error with its name") {

@@ -1,6 +1,7 @@
 // data/whitening: against NumPy's float64 (files/make_whitening.py), and its cache.
 #include <cmath>
 #include <fstream>
+#include <random>
 
 #include "catch.h"
 #include "data/input.h"
@@ -82,6 +83,28 @@ TEST_CASE("whitening equals NumPy's") {
   CHECK(fit_whitening(golden.others, kFeatures).checksum() != whitening.checksum());
   CHECK_THROWS_AS(fit_whitening({}, kFeatures), Error);
   CHECK_THROWS_AS(fit_whitening(golden.images, kFeatures + 1), Error);
+}
+
+TEST_CASE("many images are whitened as few are") {
+  // More than are taken at a time, of which each differs.
+  constexpr int kFew = 12, kImages = 600;
+  std::vector<std::uint8_t> images, backward;
+  std::mt19937 generator(1);
+  for (int i = 0; i < kImages * kFew; ++i) {
+    images.push_back(static_cast<std::uint8_t>(generator() % 256 * i / (kImages * kFew)));
+  }
+  for (int i = kImages; i-- > 0;) {
+    backward.insert(backward.end(), images.begin() + i * kFew, images.begin() + (i + 1) * kFew);
+  }
+  const Whitening whitening = fit_whitening(images, kFew), other = fit_whitening(backward, kFew);
+  CHECK(largest_difference(whitening.mean, other.mean) <= 1e-5);
+  CHECK(largest_difference(whitening.matrix, other.matrix) <= 1e-5);
+  const std::vector<float> all = whiten(whitening, images);
+  for (std::size_t i = 0; i < kImages; ++i) {
+    const auto image = std::span(images).subspan(i * kFew, kFew);
+    REQUIRE(largest_difference(std::span(all).subspan(i * kFew, kFew), whiten(whitening, image)) <=
+            1e-4);
+  }
 }
 
 TEST_CASE("a whitening comes back from a file, and not from one that is damaged") {
@@ -176,7 +199,7 @@ TEST_CASE("whitened images reach the network, augmented as floats") {
     dataset.labels.resize(static_cast<std::size_t>(n), 3);
     return dataset;
   };
-  const Dataset train = draw(3, 0), test = draw(2, 5);
+  const Dataset train = draw(1025, 0), test = draw(2, 5);  // more than are whitened at a time
   std::vector<float> expected = whiten(whitening, train.images);
   const std::vector<float> tests = whiten(whitening, test.images);
   expected.insert(expected.end(), tests.begin(), tests.end());
@@ -185,11 +208,12 @@ TEST_CASE("whitened images reach the network, augmented as floats") {
     INFO(test::name_of(device));
     Context context(device, 1);
     const ResidentData data(train, test, whitening, context);
-    CHECK(data.train_size == 3);
-    CHECK(data.images.read<float>() == expected);
+    CHECK(data.train_size == 1025);
+    const bool whitened = data.images.read<float>() == expected;
+    CHECK(whitened);
     const RunState state(device);
     const Tensor order = Tensor::persistent("order", {2}, DType::kI32, device);
-    order.write<std::int32_t>(std::vector<std::int32_t>{4, 1});
+    order.write<std::int32_t>(std::vector<std::int32_t>{1026, 1});
     StepState step{};
     step.seed = 9;
     step.epoch = 2;
@@ -204,7 +228,7 @@ TEST_CASE("whitened images reach the network, augmented as floats") {
     program.run(context);
     const std::vector<float> images = program.read(batch.images);
     std::size_t at = 0, different = 0;
-    for (const int index : {4, 1}) {
+    for (const int index : {1026, 1}) {
       const Augmentation how = draw_augmentation(9, 2, index);
       for (int y = 0; y < kImageSide; ++y) {
         for (int x = 0; x < kImageSide; ++x) {

@@ -45,6 +45,12 @@ class TestOutputDirectory(harness.SystemTest):
         self.succeed(*self.flags("--seed", 2), "-o", self.dir / "new")
         self.assert_same_run(self.out, self.dir / "new")
 
+    def test_overwrite_leaves_nothing_of_the_old_run(self):
+        """Not even where the new one comes to no file that would replace it."""
+        self.fail_with(NOT_FINITE, *self.flags("--lr", 1e30), "-o", self.out, "--overwrite")
+        self.assertEqual({path.name for path in self.out.iterdir()},
+                         {CHECKPOINT, "config.json", "metrics.jsonl", "report.html"})
+
     def test_overwrite_excludes_resume(self):
         self.refuse(USAGE, "--resume", "--overwrite", "-o", self.out, says="--overwrite")
 
@@ -394,7 +400,12 @@ class TestBadFlags(harness.SystemTest):
         flags = [flag if flag != "wrn-10-1" else "wrn-10-10" for flag in
                  self.flags("--keep-last-batch", batch=1 << 20)]
         result = self.fail_with(OUT_OF_MEMORY, *flags, "-o", self.out, says="out of memory")
-        self.assertRegex(result.err, r"a run begun with --batch-size \d+ fits")
+        match = re.search(r"needs (\S+) MiB, (\S+) MiB are free; a run begun with --batch-size "
+                          r"(\d+) fits", result.err)
+        self.assertTrue(match, result)
+        # What is needed is for evaluation, of which training takes several times as much.
+        needed, free, fits = map(float, match.groups())
+        self.assertLess(fits * needed / (1 << 20), free / 2)
         self.assertFalse(self.out.exists())
 
     def test_model_that_does_not_fit(self):

@@ -1,4 +1,5 @@
 """What the program prints and writes, and what --export-weights and --import-weights are for."""
+import base64
 import html.parser
 import json
 import os
@@ -37,13 +38,13 @@ class PageParser(html.parser.HTMLParser):
         self.open, self.tags, self.references, self.text = [], [], [], ""
 
     def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.references += [value for name, value in attributes if name in ("src", "href")]
+        self.handle_startendtag(tag, attributes)
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
         self.tags.append(tag)
+        self.references += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_endtag(self, tag):
         assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open}"
@@ -139,8 +140,19 @@ class TestFiles(harness.SystemTest):
                     self.assertTrue(0 <= value <= 100, line)
                     images = {"train": 30, "val": 10, "test": 20}[name.split("_")[0]]
                     self.assertAlmostEqual(value * images / 100, round(value * images / 100))
+            self.assertLess(line["training_seconds"], line["seconds"])
+            self.assertAlmostEqual(line["images_per_second"] * line["training_seconds"], 30)
         for line, lr in zip(lines, [0.1, 0.02, 0.004]):
             self.assertAlmostEqual(line["lr"], lr)
+
+    def test_more_validation_than_training_and_test_images(self):
+        """The test images, however many, have no part in what the validation says."""
+        losses = set()
+        for test in (10, 50):
+            self.succeed(*self.flags("--val-split", 0.75, test=test, epochs=1), "-o", self.out,
+                         "--overwrite")
+            losses.add(read_metrics(self.out)[0]["val_loss"])
+        self.assertEqual(len(losses), 1)
 
     def test_no_validation_keys_without_a_split(self):
         self.succeed(*self.flags(epochs=1), "-o", self.out)
@@ -163,7 +175,12 @@ class TestFiles(harness.SystemTest):
         self.assertEqual(page.open, [])
         self.assertGreaterEqual(page.tags.count("svg"), 2)
         self.assertNotIn("script", page.tags)
-        self.assertTrue(all(r.startswith("data:image/png;base64,") for r in page.references))
+        self.assertGreater(len(page.references), 0)
+        for reference in page.references:
+            kind, text = reference.split(",")
+            self.assertEqual(kind, "data:image/png;base64")
+            png = base64.b64decode(text, validate=True)
+            self.assertTrue(png.startswith(b"\x89PNG") and png.endswith(b"IEND\xaeB`\x82"), png)
         self.assertEqual(page.tags.count("tr") > 3, True)
         for text in ("wrn-10-1", "weight_decay", "0.0005"):
             self.assertIn(text, page.text)
@@ -250,6 +267,16 @@ class TestFiles(harness.SystemTest):
         # The names are free where there is no run.
         self.succeed("--resume", "-o", self.run_dir, "--export-weights", self.dir / CHECKPOINT)
 
+    def test_images_that_are_all_of_one_colour(self):
+        """Their deviation is 0, by which nothing is divided."""
+        data = self.dir / "grey"
+        harness.write_cifar10(data)
+        for path in data.iterdir():
+            path.write_bytes(b"".join(bytes([i % 10]) + 3072 * b"\x80" for i in range(20)))
+        self.succeed(*self.flags(epochs=1)[4:], "--data-path", data, "-o", self.out)
+        config = json.loads((self.out / "config.json").read_text())["dataset"]
+        self.assertEqual((config["mean"], config["std"]), ([128] * 3, [1] * 3))
+
     def test_cifar100(self):
         data = self.dir / "data100" / "cifar-100-binary"  # the official sub-directory
         harness.write_cifar100(data)
@@ -292,6 +319,7 @@ class TestPrinting(harness.SystemTest):
         self.assertRegex(bars[0], r"epoch 1/2 \[=*> *\]  loss \d")
         for name in ("loss", "error", "left", "images/s"):
             self.assertIn(name, bars[0])
+        self.assertTrue(all(re.search(r"\ds left", bar) for bar in bars), text)
         self.assertTrue(all(len(bar) < 100 + len("\x1b[K") for bar in bars))
         last = text.splitlines()[-1].split("\r")[-1].replace("\x1b[K", "")
         self.assertRegex(last, r"\Atest error \d")

@@ -245,7 +245,8 @@ class TestReport(ToolTest):
     def test_half_written_directories(self):
         damages = {
             "config.json": [(b"", "config.json"), (b"{", "config.json"), (b"[1]", "config.json"),
-                            (b"[" * 100000, "config.json")],
+                            (b"[" * 100000, "config.json"),
+                            (b'{"a":' * 100000 + b"1" + b"}" * 100000, "config.json")],
             "metrics.jsonl": [(b'{"epoch":1}\n{"epo', "line 2"), (b"7\n", "line 1"),
                               (b"\xff\xfe\n", "line 1")],
             "predictions.safetensors": [(b"", "predictions"), (b"\0" * 100, "predictions")]}

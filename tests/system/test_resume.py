@@ -3,11 +3,13 @@ import collections
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
 import subprocess
 import time
+from pathlib import Path
 
 import harness
 from harness import (CHECKPOINT, NOT_FINITE, RUNTIME, USAGE, position, read_metrics,
@@ -43,6 +45,12 @@ class TestDeterminism(harness.SystemTest):
         self.succeed(*self.flags(), "-o", self.out)
         self.assertNotEqual(read_metrics(dropped)[-1]["train_loss"],
                             read_metrics(self.out)[-1]["train_loss"])
+
+    def test_dropout_differs_from_epoch_to_epoch(self):
+        """One image, and weights that never move: a loss is another only by what is dropped."""
+        self.succeed(*self.flags("--dropout", 0.5, "--lr", 0, "--no-augment", train=1, batch=1,
+                                 epochs=3), "-o", self.out)
+        self.assertEqual(len({line["train_loss"] for line in read_metrics(self.out)}), 3)
 
     def test_two_threads(self):
         self.train_twice("--dropout", 0.3, threads=2)
@@ -172,12 +180,9 @@ class TestStop(RandomMoments):
                     self.succeed("--resume", "-o", run)
                 self.assert_same_run(run, reference)
 
-    def test_signal_before_an_overwrite(self):
-        """While the program reads the data: the run that would be replaced stays whole."""
-        run = self.reference(self.flags())
-        before = self.snapshot(run)
-        # Gone as soon as signals are heeded; a network that takes long to begin gives the time.
-        stale = run / ".config.json.tmp.999999999.0"
+    def start_slowly(self, run):
+        """A process that has begun to heed signals, and takes long to read data and begin."""
+        stale = run / ".config.json.tmp.999999999.0"  # gone as soon as it does
         stale.write_text("of no living process")
         flags = [*self.flags(), "--overwrite"]
         flags[flags.index("wrn-10-1")] = "wrn-40-4"
@@ -185,6 +190,27 @@ class TestStop(RandomMoments):
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         while process.poll() is None and stale.exists():
             pass
+        return process
+
+    def test_second_signal(self):
+        """It ends the program at once, whatever that is at."""
+        self.out.mkdir()
+        process = self.start_slowly(self.out)
+        process.send_signal(signal.SIGINT)
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.M)[1], 16)
+            if not caught >> (signal.SIGINT - 1) & 1:  # the first one has come
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=harness.TIME_LIMIT)
+        self.assertEqual(process.returncode, -signal.SIGINT)
+
+    def test_signal_before_an_overwrite(self):
+        """While the program reads the data: the run that would be replaced stays whole."""
+        run = self.reference(self.flags())
+        before = self.snapshot(run)
+        process = self.start_slowly(run)
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.communicate(timeout=harness.TIME_LIMIT)[1], "")
         self.assertEqual(process.returncode, 128 + signal.SIGINT)

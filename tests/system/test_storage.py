@@ -12,7 +12,8 @@ import time
 import unittest
 
 import harness
-from harness import CHECKPOINT, NOT_FINITE, RUNTIME, position, read_safetensors, temporaries
+from harness import (CHECKPOINT, NOT_FINITE, RUNTIME, position, read_metrics, read_safetensors,
+                     temporaries)
 
 
 class AfterGoodRun(harness.SystemTest):
@@ -64,6 +65,17 @@ class TestDamagedCheckpoint(AfterGoodRun):
                                      if k not in ("gamma_init", "tensorboard")}))
         self.succeed("--test-only", "--resume", "-o", self.out)
 
+    def test_seconds_of_an_epoch_that_is_gone_on_with(self):
+        self.out.mkdir()
+        (self.out / CHECKPOINT).write_bytes(self.with_metadata(
+            "position",
+            lambda old: {**old, "epoch": 1, "seconds": 1000, "training_seconds": 900}))
+        self.succeed("--resume", "-o", self.out)
+        line = read_metrics(self.out)[-1]
+        self.assertEqual(line["epoch"], 2)
+        self.assertGreater(line["seconds"], 1000)
+        self.assertTrue(900 < line["training_seconds"] < 1000, line)
+
     def test_metadata_of_no_run(self):
         for key, name, value in [
                 ("settings", "batch_size", 0), ("settings", "batch_size", "x"),
@@ -83,14 +95,16 @@ class TestDamagedCheckpoint(AfterGoodRun):
                 ("position", "epoch", -1), ("position", "epoch", 2e32),
                 ("position", "epoch", 2**32), ("position", "epoch", 0.5),
                 ("position", "step", -1), ("position", "step", None), ("position", "step", 2e32),
-                ("position", "images", 2e32), ("best", "epoch", 2e32)]:
+                ("position", "images", 2e32), ("position", "wrong", -1),
+                ("position", "wrong_top5", -1), ("best", "epoch", 2e32)]:
             with self.subTest(f"{key} {name} {value}"):
                 self.refuse(self.with_metadata(key, lambda old: {**old, name: value}))
         self.refuse(self.with_metadata("steps_per_epoch", lambda old: -old))
         self.refuse(self.with_metadata("steps_per_epoch", lambda old: 2e32))
         self.refuse(self.with_metadata("classes", lambda old: 2e32))
         self.refuse(self.with_metadata("std", lambda old: [0, *old[1:]]))
-        self.refuse(self.with_metadata("mean", lambda old: [1e300, *old[1:]]))
+        for key in ("mean", "std"):
+            self.refuse(self.with_metadata(key, lambda old: [1e300, *old[1:]]))
         self.refuse(self.with_metadata("settings", lambda old: []))
         self.refuse(self.with_metadata("metrics", lambda old: 1))
         self.refuse(self.with_metadata("metrics", lambda old: json.loads("[" * 500 + "]" * 500)))

@@ -1,4 +1,5 @@
 """wrn_tables: the paper's tables by name, stopped, killed, broken and gone on with."""
+import fcntl
 import json
 import os
 import re
@@ -13,12 +14,29 @@ from harness import CHECKPOINT, RUNTIME, USAGE, read_metrics, without_times
 
 SMALL = "dropout/wrn-52-1/cifar10/without"
 OTHER = "dropout/wrn-16-4/cifar10/without"
+EPOCH = """echo '{"epoch": %d, "test_error": 5, "seconds": 3600}' >> metrics.jsonl"""
+CONFIG = """echo '{"training": {"epochs": %d}}' > config.json"""
 REHEARSAL = ["--limit-train", 20, "--limit-test", 20, "--batch-size", 10]
 
 
 class TablesTest(harness.SystemTest):
+    tables = None  # a copy of wrn_tables, with another wrn_train beside it
+
     def command(self, *args):
-        return [str(harness.program_path.with_name("wrn_tables"))] + [str(arg) for arg in args]
+        tables = self.tables or harness.program_path.with_name("wrn_tables")
+        return [str(tables)] + [str(arg) for arg in args]
+
+    def replace_wrn_train(self, *lines):
+        """By a shell script, to which $run is the run's directory."""
+        self.tables = self.dir / "bin" / "wrn_tables"
+        if not self.tables.exists():
+            self.tables.parent.mkdir()
+            shutil.copy(harness.program_path.with_name("wrn_tables"), self.tables)
+        script = self.tables.with_name("wrn_train")
+        script.write_text("\n".join([
+            "#!/bin/sh", 'while [ "$1" != -o ]; do shift; done', "run=$2", 'mkdir -p "$run"',
+            'cd "$run"', *lines]))
+        script.chmod(0o755)
 
     def assert_error(self, result, status, says=()):
         result.err = result.err.replace("wrn_tables: ", "wrn_train: ", 1)
@@ -135,6 +153,14 @@ class TestTables(TablesTest):
         self.assert_error(result, RUNTIME, "100 training images are fewer than a batch of 128")
         self.assertNotIn("REHEARSAL", (self.out / "tables.md").read_text())
 
+    def test_a_run_as_in_the_paper_keeps_its_checkpoints(self):
+        self.replace_wrn_train(CONFIG % 1, EPOCH % 1, "touch latest.safetensors best.safetensors")
+        for _ in range(2):  # when it has been run, and when it is met again
+            self.succeed("run", SMALL, "--data-path", self.data, "--runs", 1, "-o", self.out)
+            (run,) = self.runs().values()
+            self.assertLessEqual({CHECKPOINT, "best.safetensors"},
+                                 {path.name for path in run.iterdir()})
+
     def test_tables_share_their_runs(self):
         out = self.succeed(*self.rehearse("zca/wrn-40-2/cifar10", "deepening/wrn-40-2")).out
         self.assertIn("1 run finished", out)
@@ -150,6 +176,13 @@ class TestTables(TablesTest):
         self.assertRegex(text, r"\r\x1b\[K\[1/1\] wrn-52-1-cifar10-meanstd-\w+ seed 1: epoch \d+/12")
         self.assertRegex(text, r"; all in about \d")
         self.assertRegex(text, r"\r\x1b\[K\[1/1\] wrn-52-1\S+ seed 1: test error \d+\.\d\d%")
+
+
+    def test_time_left_on_a_terminal(self):
+        """Of the epochs that are left."""
+        self.replace_wrn_train(CONFIG % 3, EPOCH % 1, "sleep 1.5", EPOCH % 2, EPOCH % 3)
+        text = self.on_a_terminal(150, *self.rehearse(SMALL, epochs=3))
+        self.assertIn("epoch 2/3; all in about 2h00m", text)
 
 
 class TestTablesInterrupted(TablesTest):
@@ -190,12 +223,19 @@ class TestTablesInterrupted(TablesTest):
     def test_killed(self):
         result = self.interrupt(signal.SIGKILL)
         self.assertEqual(result.status, -signal.SIGKILL)
+        # Its wrn_train, which has the log locked, is told to end with it.
+        (run,) = self.runs().values()
+        with run.with_name("seed1.log").open() as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+        self.assertLess(len(read_metrics(run)), self.EPOCHS)
         self.go_on()
 
     def test_wrn_train_killed_beneath_it(self):
         process = self.start(*self.rehearse(SMALL, epochs=self.EPOCHS))
         self.wait_for_epochs(process, 3)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        # Of a group of its own: Ctrl-C comes to wrn_tables alone, which passes it on.
+        self.assertEqual(os.getpgid(int(children[0])), int(children[0]))
         os.kill(int(children[0]), signal.SIGKILL)
         out, err = process.communicate(timeout=harness.TIME_LIMIT)
         self.assert_error(harness.Result(process.returncode, out, err), RUNTIME,
@@ -286,6 +326,25 @@ class TestTablesErrors(TablesTest):
         self.succeed(*self.rehearse(SMALL, OTHER))
         self.assertEqual(self.rows()["wrn-52-1", "cifar10", ""][6], "")
         self.assertEqual(list(name.glob("*.failed")), [])
+
+    def test_what_is_said_of_a_failure(self):
+        """The last error of this attempt; warnings are none."""
+        def failure(*lines):
+            self.replace_wrn_train(*lines)
+            return self.run_program(*self.rehearse(SMALL)).err
+
+        self.assertIn("seed 1: no luck\n", failure(
+            "echo wrn_train: no", "echo wrn_train: no luck", "echo wrn_train: warning: slow", "exit 3"))
+        self.assertRegex(failure("exit 3"), r"seed 1: exit status 3; see \S+/seed1\.log\n")
+
+    def test_a_failure_after_the_last_epoch(self):
+        """What should have followed, the last checkpoint, is missing: the run goes on."""
+        self.replace_wrn_train(CONFIG % 1, EPOCH % 1, "echo wrn_train: a full disk", "exit 1")
+        self.assert_error(self.run_program(*self.rehearse(SMALL)), RUNTIME, "seed 1: a full disk")
+        self.replace_wrn_train("touch again")
+        self.succeed(*self.rehearse(SMALL))
+        (run,) = self.runs().values()
+        self.assertTrue((run / "again").exists())
 
     def emptied_directory(self):
         """The directory of SMALL's runs, with no run in it."""
