@@ -26,7 +26,8 @@ nlohmann::json parse_json(const std::string& text) {
     return !too_deep;
   };
   nlohmann::json parsed = nlohmann::json::parse(text, is_shallow, false);
-  return too_deep ? nlohmann::json(nlohmann::json::value_t::discarded) : parsed;
+  if (too_deep) return nlohmann::json::value_t::discarded;
+  return parsed;
 }
 
 }  // namespace wrn

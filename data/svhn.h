@@ -6,8 +6,8 @@
 //
 // A file may have fewer images. Anything else is an Error with file, place and reason: a missing
 // directory or file; one that is no MAT-file, is damaged or cut short; an X or y that is missing,
-// twice there, or of another type or shape; another number of y than
-// X has images; a label outside 1..10.
+// twice there, or of another type or shape; another number of y than X has images; a label outside
+// 1..10.
 #pragma once
 
 #include <filesystem>
