@@ -102,10 +102,11 @@ void batch_norm_forward(const float* x, const float* gamma, const float* beta, f
                         float epsilon, bool relu, Context& context) {
   primitive(kTraining, shape, epsilon, relu, context)
       .run({x, gamma, beta, mean, variance, y, mask}, context);
-  const std::int64_t size = std::int64_t{shape.n} * shape.h * shape.w * shape.c;
   for (int c = 0; relu && c < shape.c; ++c) {
     if (std::isfinite(mean[c]) && std::isfinite(variance[c])) continue;
-    for (std::int64_t i = c; i < size; i += shape.c) y[i] = std::numeric_limits<float>::quiet_NaN();
+    for (std::int64_t i = c; i < shape.size(); i += shape.c) {
+      y[i] = std::numeric_limits<float>::quiet_NaN();
+    }
   }
 }
 
@@ -114,7 +115,7 @@ void batch_norm_inference(const float* x, const float* gamma, const float* beta,
                           bool relu, Context& context) {
   primitive(kInference, shape, epsilon, false, context)
       .run({x, gamma, beta, mean, variance, y}, context);
-  if (relu) relu_forward(y, y, std::int64_t{shape.n} * shape.h * shape.w * shape.c, context);
+  if (relu) relu_forward(y, y, shape.size(), context);
 }
 
 void batch_norm_backward(const float* x, const float* dy, const float* gamma, const float* mean,
