@@ -1,5 +1,4 @@
-// data/: the CIFAR readers and each of their errors, statistics, orders and splits, and the
-// synthetic set. And how a batch is loaded and augmented on the CPU.
+// data/: the CIFAR readers and each of their errors, statistics and subsets, and the synthetic set.
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -12,39 +11,25 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <limits>
-#include <map>
-#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "data/cifar.h"
 #include "data/dataset.h"
-#include "data/order.h"
 #include "data/synthetic.h"
 #include "kernels/augment.h"
 #include "kernels/error.h"
 #include "kernels/kernels.h"
-#include "kernels/philox.h"
 #include "tests/catch.h"
+#include "tests/require_error.h"
+#include "tests/temporary_directory.h"
 
 namespace fs = std::filesystem;
 using namespace wrn;
+using test::require_error;
 
 namespace {
-
-struct TempDir {
-  TempDir() {
-    std::string name = (fs::temp_directory_path() / "wrn-test-XXXXXX").string();
-    REQUIRE(mkdtemp(name.data()) != nullptr);
-    path = name;
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  ~TempDir() { fs::remove_all(path); }
-  fs::path path;
-};
 
 /// Root may read everything, so to be refused it must be somebody else until the end of the scope.
 /// (In some containers there is nobody else: then it stays root.)
@@ -136,59 +121,16 @@ void require_images(const Dataset& dataset, int first, int count) {
   REQUIRE(same);
 }
 
-/// Requires an Error of one line that has each of these in it.
-template <typename Function>
-void require_error(Function&& function, const std::vector<std::string>& parts,
-                   Status status = Status::kRuntime) {
-  std::string message = "no error";
-  try {
-    function();
-  } catch (const Error& error) {
-    message = error.what();
-    REQUIRE(error.status == status);
-  }
-  INFO(message);
-  REQUIRE(message.find('\n') == std::string::npos);
-  for (const std::string& part : parts) {
-    INFO(part);
-    REQUIRE(message.find(part) != std::string::npos);
-  }
-}
-
 }  // namespace
 
-TEST_CASE("philox is Random123's philox4x32-10") {
-  const auto words = [](std::uint64_t key, std::uint32_t c0, std::uint32_t c1, std::uint32_t c2,
-                        std::uint32_t c3) {
-    const PhiloxWords w = philox(key, c0, c1, c2, c3);
-    return std::vector<std::uint32_t>(w.word, w.word + 4);
-  };
-  using Words = std::vector<std::uint32_t>;
-  const std::uint32_t ones = 0xffffffff;
-  REQUIRE(words(0, 0, 0, 0, 0) == Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
-  REQUIRE(words(~0ULL, ones, ones, ones, ones) ==
-          Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
-  REQUIRE(words(0x299f31d0a4093822, 0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344) ==
-          Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
-}
-
-TEST_CASE("dropout keeps the words that are p or more") {
-  REQUIRE(least_kept(0) == 0);
-  for (const float p : {0x1p-30F, 0.1F, 0.3F, 0.4F, 0.5F, 0.99999994F}) {
-    CAPTURE(p);
-    const std::uint32_t least = least_kept(p);
-    REQUIRE(least % 256 == 0);
-    REQUIRE((least / 0x1p32 >= p && (least - 256) / 0x1p32 < p));
-  }
-}
-
 TEST_CASE("CIFAR-10: five files in order, planes interleaved, in either directory") {
-  const TempDir temp;
-  for (const fs::path& dir : {temp.path / "here", temp.path / "there" / "cifar-10-batches-bin"}) {
+  const test::TemporaryDirectory temp;
+  for (const fs::path& dir :
+       {temp.path() / "here", temp.path() / "there" / "cifar-10-batches-bin"}) {
     write_cifar10(dir);
   }
-  fs::create_directory(temp.path / "here" / "cifar-10-batches-bin");  // and nothing in it
-  for (const fs::path& dir : {temp.path / "here", temp.path / "there"}) {
+  fs::create_directory(temp.path() / "here" / "cifar-10-batches-bin");  // and nothing in it
+  for (const fs::path& dir : {temp.path() / "here", temp.path() / "there"}) {
     const Dataset train = read_cifar10(dir, Split::train);
     REQUIRE(train.name == "cifar10");
     require_images(train, 0, 15);
@@ -197,12 +139,12 @@ TEST_CASE("CIFAR-10: five files in order, planes interleaved, in either director
 }
 
 TEST_CASE("CIFAR-100: fine labels") {
-  const TempDir temp;
-  const fs::path dir = temp.path / "cifar-100-binary";
+  const test::TemporaryDirectory temp;
+  const fs::path dir = temp.path() / "cifar-100-binary";
   fs::create_directory(dir);
   write(dir / "train.bin", records(37, 4, true));
   write(dir / "test.bin", records(98, 3, true));
-  for (const fs::path& path : {temp.path, dir}) {
+  for (const fs::path& path : {temp.path(), dir}) {
     const Dataset train = read_cifar100(path, Split::train);
     REQUIRE(train.name == "cifar100");
     REQUIRE(train.classes() == 100);
@@ -213,14 +155,14 @@ TEST_CASE("CIFAR-100: fine labels") {
 }
 
 TEST_CASE("Class names: from their file, or built in") {
-  const TempDir temp;
-  write_cifar10(temp.path);
-  const auto names = [&] { return read_cifar10(temp.path, Split::test).class_names; };
+  const test::TemporaryDirectory temp;
+  write_cifar10(temp.path());
+  const auto names = [&] { return read_cifar10(temp.path(), Split::test).class_names; };
   const std::vector<std::string> official = {"airplane", "automobile", "bird",  "cat",  "deer",
                                              "dog",      "frog",       "horse", "ship", "truck"};
   REQUIRE(names() == official);
 
-  const fs::path file = temp.path / "batches.meta.txt";
+  const fs::path file = temp.path() / "batches.meta.txt";
   write(file, "a\nb\r\nc c\nd\ne\nf\ng\nh\ni\nj\n\n");
   REQUIRE(names() == std::vector<std::string>{"a", "b", "c c", "d", "e", "f", "g", "h", "i", "j"});
 
@@ -240,8 +182,8 @@ TEST_CASE("Class names: from their file, or built in") {
 }
 
 TEST_CASE("A missing directory or file is named, with what would help") {
-  const TempDir temp;
-  const fs::path dir = temp.path / "data", file = dir / "data_batch_3.bin";
+  const test::TemporaryDirectory temp;
+  const fs::path dir = temp.path() / "data", file = dir / "data_batch_3.bin";
   const auto train = [&] { read_cifar10(dir, Split::train); };
   require_error(train, {dir.string(), "no such directory", "data/get_cifar.sh cifar10"});
   write(dir, "a file");
@@ -258,25 +200,25 @@ TEST_CASE("A missing directory or file is named, with what would help") {
 }
 
 TEST_CASE("A file that cannot be read, or is no file, is an error and no hang") {
-  const TempDir temp;
-  write_cifar10(temp.path);
-  write_cifar10(temp.path / "closed");
-  const fs::path file = temp.path / "data_batch_4.bin";
-  const auto train = [&] { read_cifar10(temp.path, Split::train); };
+  const test::TemporaryDirectory temp;
+  write_cifar10(temp.path());
+  write_cifar10(temp.path() / "closed");
+  const fs::path file = temp.path() / "data_batch_4.bin";
+  const auto train = [&] { read_cifar10(temp.path(), Split::train); };
 
   {
     fs::permissions(file, fs::perms::none);
-    fs::permissions(temp.path / "closed", fs::perms::none);
+    fs::permissions(temp.path() / "closed", fs::perms::none);
     // A temporary directory is its owner's alone; somebody else must get as far as the file.
-    fs::permissions(temp.path, fs::perms(0755));
+    fs::permissions(temp.path(), fs::perms(0755));
     const NotRoot user;
     if (geteuid() != 0) {
       require_error(train, {file.string(), "cannot be read at offset 0: Permission denied"});
-      require_error([&] { read_cifar10(temp.path / "closed", Split::train); },
-                    {(temp.path / "closed").string(), "cannot be read: Permission denied"});
+      require_error([&] { read_cifar10(temp.path() / "closed", Split::train); },
+                    {(temp.path() / "closed").string(), "cannot be read: Permission denied"});
     }
   }
-  fs::permissions(temp.path / "closed", fs::perms::owner_all);
+  fs::permissions(temp.path() / "closed", fs::perms::owner_all);
   fs::remove(file);
   fs::create_directory(file);
   require_error(train, {file.string(), "is a directory"});
@@ -292,10 +234,10 @@ TEST_CASE("A file that cannot be read, or is no file, is an error and no hang") 
 }
 
 TEST_CASE("A file of the wrong size is an error with its bytes") {
-  const TempDir temp;
-  write_cifar10(temp.path);
-  const fs::path file = temp.path / "data_batch_5.bin";
-  const auto train = [&] { read_cifar10(temp.path, Split::train); };
+  const test::TemporaryDirectory temp;
+  write_cifar10(temp.path());
+  const fs::path file = temp.path() / "data_batch_5.bin";
+  const auto train = [&] { read_cifar10(temp.path(), Split::train); };
   const std::string whole = slurp(file);
   for (const std::size_t size : {1UL, 3072UL, 3074UL, whole.size() - 1}) {
     write(file, whole.substr(0, size));
@@ -306,39 +248,40 @@ TEST_CASE("A file of the wrong size is an error with its bytes") {
   require_error(train, {file.string(), "is empty"});
   fs::resize_file(file, 30730000 + 3073);  // sparse
   require_error(train, {file.string(), "30733073 bytes", "30730000"});
-  write(temp.path / "train.bin", "");
-  fs::resize_file(temp.path / "train.bin", 153700000 + 3074);
-  require_error([&] { read_cifar100(temp.path, Split::train); }, {"153703074", "153700000"});
+  write(temp.path() / "train.bin", "");
+  fs::resize_file(temp.path() / "train.bin", 153700000 + 3074);
+  require_error([&] { read_cifar100(temp.path(), Split::train); }, {"153703074", "153700000"});
   // A file by itself may be either's, so it has as many records as the larger.
-  require_error([&] { read_cifar_file(temp.path / "train.bin", 100); }, {"153703074", "153700000"});
-  write(temp.path / "test.bin", "");
-  fs::resize_file(temp.path / "test.bin", 30740000 + 3074);
-  require_error([&] { read_cifar100(temp.path, Split::test); }, {"30743074", "30740000"});
+  require_error([&] { read_cifar_file(temp.path() / "train.bin", 100); },
+                {"153703074", "153700000"});
+  write(temp.path() / "test.bin", "");
+  fs::resize_file(temp.path() / "test.bin", 30740000 + 3074);
+  require_error([&] { read_cifar100(temp.path(), Split::test); }, {"30743074", "30740000"});
 }
 
 TEST_CASE("A label out of range is an error with record and offset") {
-  const TempDir temp;
-  write_cifar10(temp.path);
+  const test::TemporaryDirectory temp;
+  write_cifar10(temp.path());
   std::string bytes = records(0, 5, false);
   bytes[2 * 3073] = 10;
-  write(temp.path / "data_batch_2.bin", bytes);
-  require_error([&] { read_cifar10(temp.path, Split::train); },
+  write(temp.path() / "data_batch_2.bin", bytes);
+  require_error([&] { read_cifar10(temp.path(), Split::train); },
                 {"data_batch_2.bin", "record 2 at offset 6146", "label 10", "0 to 9"});
 
   bytes = records(0, 3, true);
   bytes[3074 + 1] = 100;
-  write(temp.path / "train.bin", bytes);
-  const auto train = [&] { read_cifar100(temp.path, Split::train); };
+  write(temp.path() / "train.bin", bytes);
+  const auto train = [&] { read_cifar100(temp.path(), Split::train); };
   require_error(train, {"train.bin", "record 1 at offset 3075", "label 100", "0 to 99"});
   bytes[3074] = static_cast<char>(255);
-  write(temp.path / "train.bin", bytes);
+  write(temp.path() / "train.bin", bytes);
   require_error(train, {"train.bin", "record 1 at offset 3074", "label 255", "0 to 19"});
 }
 
 TEST_CASE("Channel statistics are those of all pixels") {
-  const TempDir temp;
-  write_cifar10(temp.path);
-  Dataset dataset = read_cifar10(temp.path, Split::train);
+  const test::TemporaryDirectory temp;
+  write_cifar10(temp.path());
+  Dataset dataset = read_cifar10(temp.path(), Split::train);
   for (std::size_t i = 0; i < dataset.images.size(); i += 3) dataset.images[i] /= 3;
   const ChannelStats stats = channel_stats(dataset);
   const double n = static_cast<double>(dataset.images.size() / 3);
@@ -359,9 +302,9 @@ TEST_CASE("Channel statistics are those of all pixels") {
 }
 
 TEST_CASE("A subset has the images asked for, in that order") {
-  const TempDir temp;
-  write_cifar10(temp.path);
-  const Dataset all = read_cifar10(temp.path, Split::train);
+  const test::TemporaryDirectory temp;
+  write_cifar10(temp.path());
+  const Dataset all = read_cifar10(temp.path(), Split::train);
   const std::vector<std::int32_t> indices = {14, 3, 3, 0};
   const Dataset some = subset(all, indices);
   REQUIRE(some.name == all.name);
@@ -380,161 +323,9 @@ TEST_CASE("A subset has the images asked for, in that order") {
   }
 }
 
-TEST_CASE("argsort keeps equal keys in order") {
-  const std::vector<std::uint64_t> keys = {5, 1, ~0ULL, 1, 5, 0, 1};
-  REQUIRE(argsort(keys) == std::vector<std::int32_t>{5, 1, 3, 6, 0, 4, 2});
-  REQUIRE(argsort({}).empty());
-}
-
-namespace {
-
-/// The order of the images 0..n-1.
-std::vector<std::int32_t> epoch_order(int n, std::uint64_t seed, std::uint32_t epoch) {
-  std::vector<std::int32_t> items(static_cast<std::size_t>(n)), order(items.size());
-  std::iota(items.begin(), items.end(), 0);
-  Context context;
-  std::vector<std::byte> workspace(cpu::shuffle_workspace(n, context));
-  context.workspace = workspace.data();
-  cpu::shuffle(items.data(), order.data(), n, seed, epoch, context);
-  return order;
-}
-
-}  // namespace
-
-TEST_CASE("An epoch's order sorts Philox keys, and is another every epoch") {
-  const int n = 1000;
-  const std::uint64_t seed = 0x123456789abcdef0;
-  const std::vector<std::int32_t> order = epoch_order(n, seed, 7);
-  std::vector<std::pair<std::uint64_t, std::int32_t>> expected;
-  for (std::int32_t i = 0; i < n; ++i) {
-    const PhiloxWords words = philox(seed, i, 0, 7, RandomUse::kShuffle);
-    expected.emplace_back(std::uint64_t{words.word[0]} << 32 | words.word[1], i);
-  }
-  std::sort(expected.begin(), expected.end());
-  for (std::size_t i = 0; i < order.size(); ++i) REQUIRE(order[i] == expected[i].second);
-
-  REQUIRE(order == epoch_order(n, seed, 7));
-  REQUIRE(order != epoch_order(n, seed, 8));
-  REQUIRE(order != epoch_order(n, seed + 1, 7));
-  REQUIRE(epoch_order(0, seed, 0).empty());
-  // Fixed for good: an old run must resume in a new version.
-  REQUIRE(epoch_order(10, 1, 0) == std::vector<std::int32_t>{6, 5, 1, 0, 2, 4, 7, 8, 3, 9});
-}
-
-namespace {
-
-/// The pixels of a line with four more on each side, by reflection: 4 3 2 1 0 1 ... 31 30 29 28 27.
-int padded(int i) { return i < 4 ? 4 - i : i < 36 ? i - 4 : 66 - i; }
-
-}  // namespace
-
-TEST_CASE("An augmented image is flipped, padded by reflection and cropped, in this order") {
-  for (int place = 0; place <= 8; ++place) {
-    for (int i = 0; i < kImageSide; ++i) {
-      REQUIRE(Augmentation{false, place, 4}.source_row(i) == padded(place + i));
-      REQUIRE(Augmentation{false, 4, place}.source_column(i) == padded(place + i));
-      REQUIRE(Augmentation{true, 4, place}.source_column(i) == 31 - padded(place + i));
-    }
-  }
-}
-
-TEST_CASE("Half the images are flipped, and all places of the crop are as likely") {
-  constexpr int kImages = 8100;
-  int flips = 0, same = 0;
-  std::map<std::pair<int, int>, int> places;
-  for (int image = 0; image < kImages; ++image) {
-    const Augmentation how = draw_augmentation(1, 0, image), next = draw_augmentation(1, 1, image);
-    flips += how.flip ? 1 : 0;
-    ++places[{how.down, how.right}];
-    same += how.down == next.down && how.right == next.right ? 1 : 0;
-  }
-  // Within five standard deviations.
-  REQUIRE(std::abs(flips - kImages / 2) < 225);
-  REQUIRE(places.size() == 81);
-  for (const auto& [place, count] : places) {
-    CAPTURE(place.first, place.second, count);
-    REQUIRE((place.first >= 0 && place.first <= 8 && place.second >= 0 && place.second <= 8));
-    REQUIRE(std::abs(count - 100) < 50);
-  }
-  REQUIRE(std::abs(same - 100) < 50);
-  // Fixed for good: an old run must resume in a new version.
-  const Augmentation how = draw_augmentation(1, 0, 4);
-  REQUIRE((how.flip && how.down == 6 && how.right == 1));
-}
-
-TEST_CASE("A batch is of the images of the order from the first one on, and of padding") {
-  const int images = 3, rows = 4;
-  std::vector<float> pixels(images * kImageBytes);
-  std::iota(pixels.begin(), pixels.end(), 0.0F);
-  const std::vector<std::uint8_t> image_labels = {7, 8, 9};
-  const std::vector<std::int32_t> order = {0, 0, 2, -1, 1, 0};
-  StepState state{};
-  state.seed = 5;
-  state.epoch = 3;
-  state.first = 2;
-  Context context;
-  for (const bool augment : {false, true}) {
-    std::vector<float> x(rows * kImageBytes, NAN);
-    std::vector<std::int32_t> labels(rows, 99);
-    cpu::load_images(pixels.data(), image_labels.data(), order.data(), x.data(), labels.data(),
-                     rows, {{1, 2, 3}, {1, 2, 4}}, augment, &state, context);
-    REQUIRE(labels == std::vector<std::int32_t>{9, -1, 8, 7});
-    std::size_t i = 0;
-    for (int row = 0; row < rows; ++row) {
-      const int image = order[static_cast<std::size_t>(row) + 2];
-      const Augmentation how = augment ? draw_augmentation(5, 3, image) : Augmentation();
-      for (int y = 0; y < kImageSide; ++y)
-        for (int z = 0; z < kImageSide; ++z)
-          for (int c = 0; c < 3; ++c, ++i) {
-            const int column = padded(z + how.right);
-            const int pixel = (image * kImageSide + padded(y + how.down)) * kImageSide +
-                              (how.flip ? 31 - column : column);
-            const float raw = static_cast<float>(3 * pixel + c);
-            const float expected = (raw - static_cast<float>(c + 1)) / (c == 2 ? 4 : c + 1);
-            if (x[i] != (image < 0 ? 0 : expected)) FAIL(row << " " << y << " " << z << " " << c);
-          }
-    }
-  }
-}
-
-TEST_CASE("A validation split is drawn by the seed, and both its lists ascend") {
-  const ValidationSplit split = split_validation(1000, 0.1, 3);
-  REQUIRE(split.validation.size() == 100);
-  REQUIRE(split.train.size() == 900);
-  REQUIRE(std::is_sorted(split.train.begin(), split.train.end()));
-  REQUIRE(std::is_sorted(split.validation.begin(), split.validation.end()));
-  std::vector<std::int32_t> all;
-  std::merge(split.train.begin(), split.train.end(), split.validation.begin(),
-             split.validation.end(), std::back_inserter(all));
-  std::vector<std::int32_t> expected(1000);
-  std::iota(expected.begin(), expected.end(), 0);
-  REQUIRE(all == expected);
-
-  // Drawn by their own keys, from the whole range.
-  std::vector<std::uint64_t> keys;
-  for (std::uint32_t i = 0; i < 1000; ++i) {
-    const PhiloxWords words = philox(3, i, 0, 0, RandomUse::kSplit);
-    keys.push_back(std::uint64_t{words.word[0]} << 32 | words.word[1]);
-  }
-  std::vector<std::int32_t> drawn = argsort(keys);
-  drawn.resize(100);
-  std::sort(drawn.begin(), drawn.end());
-  REQUIRE(split.validation == drawn);
-  REQUIRE(split_validation(1000, 0.1, 4).validation != drawn);
-
-  REQUIRE(split_validation(10, 0.25, 0).validation.size() == 3);  // 2.5, away from zero
-  REQUIRE(split_validation(10, 0, 0).validation.empty());
-  REQUIRE(split_validation(10, 0, 0).train.size() == 10);
-  for (const double fraction : {-0.1, 1.0, 2.0, std::numeric_limits<double>::quiet_NaN()}) {
-    require_error([&] { split_validation(10, fraction, 0); }, {"is not in [0, 1)"}, Status::kUsage);
-  }
-  require_error([] { split_validation(10, 0.01, 0); }, {"none of 10", "validate"}, Status::kUsage);
-  require_error([] { split_validation(10, 0.99, 0); }, {"none of 10", "train"}, Status::kUsage);
-}
-
 TEST_CASE("The synthetic set is CIFAR-10 files, balanced and mixed") {
-  const TempDir temp;
-  const fs::path dir = temp.path / "not" / "yet" / "there" / "";
+  const test::TemporaryDirectory temp;
+  const fs::path dir = temp.path() / "not" / "yet" / "there" / "";
   write_synthetic(dir, 203, 40, 5);
   REQUIRE(std::distance(fs::directory_iterator(dir), {}) == 7);
   REQUIRE(std::distance(fs::directory_iterator(dir.parent_path().parent_path()), {}) == 1);
@@ -564,9 +355,9 @@ TEST_CASE("The synthetic set is CIFAR-10 files, balanced and mixed") {
 }
 
 TEST_CASE("The synthetic set is the same bytes on every machine") {
-  const TempDir temp;
+  const test::TemporaryDirectory temp;
   const auto checksum = [&](std::uint64_t seed) {  // FNV-1a, 64 bits
-    const fs::path dir = temp.path / fmt::format("{}", seed);
+    const fs::path dir = temp.path() / fmt::format("{}", seed);
     write_synthetic(dir, 50, 10, seed);
     std::uint64_t hash = 0xcbf29ce484222325;
     for (const char* file : {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin",
@@ -582,10 +373,10 @@ TEST_CASE("The synthetic set is the same bytes on every machine") {
 }
 
 TEST_CASE("The synthetic set is whole or not there") {
-  const TempDir temp;
-  const fs::path dir = temp.path / "set";
+  const test::TemporaryDirectory temp;
+  const fs::path dir = temp.path() / "set";
   const auto write_set = [&] { write_synthetic(dir, 20, 10, 1); };
-  const auto entries = [&] { return std::distance(fs::directory_iterator(temp.path), {}); };
+  const auto entries = [&] { return std::distance(fs::directory_iterator(temp.path()), {}); };
 
   {
     const FileSizeLimit limit(5000);
@@ -593,8 +384,8 @@ TEST_CASE("The synthetic set is whole or not there") {
   }
   REQUIRE(entries() == 0);
 
-  fs::create_directory(dir);                          // empty: as good as not there
-  fs::create_directory(temp.path / "set.partial-0");  // of a run that crashed: left alone
+  fs::create_directory(dir);                            // empty: as good as not there
+  fs::create_directory(temp.path() / "set.partial-0");  // of a run that crashed: left alone
   write_set();
   REQUIRE(entries() == 2);
   const std::string before = slurp(dir / "test_batch.bin");
@@ -607,7 +398,7 @@ TEST_CASE("The synthetic set is whole or not there") {
   require_error([&] { write_synthetic("", 20, 10, 2); }, {"cannot be written"});
   REQUIRE(entries() == 2);
 
-  const fs::path other = temp.path / "other";
+  const fs::path other = temp.path() / "other";
   require_error([&] { write_synthetic(other, 4, 10, 1); }, {"4 training"}, Status::kUsage);
   require_error([&] { write_synthetic(other, 50001, 10, 1); }, {"50001"}, Status::kUsage);
   require_error([&] { write_synthetic(other, 20, 0, 1); }, {"0 test"}, Status::kUsage);
